@@ -184,7 +184,7 @@ class Detections:
 
     def __init__(self, boxes_xyxy: Any, scores: Any, class_ids: Any, track_ids: Any = None) -> None:
         boxes = np.ascontiguousarray(boxes_xyxy, np.float32).reshape(-1, 4)
-        columns = {"boxes_xyxy": boxes}
+        columns: dict[str, NDArray[Any]] = {"boxes_xyxy": boxes}
         columns["scores"] = np.ascontiguousarray(scores, np.float32)
         columns["class_ids"] = np.ascontiguousarray(class_ids, np.int32)
         if track_ids is not None:
