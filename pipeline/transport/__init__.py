@@ -1,1 +1,1 @@
-"""How messages and pixels move: links with credits over ZeroMQ, slots in shared memory, an in-memory double."""
+"""How messages and pixels move: credit links over ZeroMQ, slots in shared memory, an in-memory double."""

@@ -37,12 +37,17 @@ _PLAIN = (
     "next_publish",
     "next_track_id",
     "epoch",
+    "width",
+    "height",
     "last_pts_ns",
     "pool",
     "decode_errors",
     "expected",
     "state",
     "ended",
+    "event_seq",
+    "event_base",
+    "event_count",
 )
 _FIELDS = (*_PLAIN, *(f"dropped_{c}" for c in DROP_CAUSES), *(f"lost_{c}" for c in LOST_CAUSES))
 _INDEX = {name: at for at, name in enumerate(_FIELDS)}
@@ -56,7 +61,8 @@ class Ledger:
 
     Besides the books it holds what a restarted stage needs to go on where its predecessor was killed:
     ``next_publish`` (number of the first frame not yet published), ``next_track_id``, ``last_pts_ns`` (of the
-    last admitted frame), ``pool`` (which frame pool is in use), and ``ended``.
+    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, and of the frame last handed
+    to the sinks the numbers of its events (``event_seq`` is that frame's ``seq`` plus one).
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:

@@ -243,7 +243,7 @@ class ZmqOutlet:
             message, parts = codec.inline(message, self._pools.view)
         peer.sent += 1
         header = _DATA_BODY.pack(peer.incarnation, peer.sent)
-        # Copying is right for the small frames; inline arrays are copied as well, so their slot is free at once.
+        # Inline arrays are copied here, so that their slot is free at once.
         peer.socket.send_multipart([_DATA, header, codec.encode(message), *parts], copy=True)
         self.stats.messages += 1
         if self._inline:

@@ -25,6 +25,7 @@ import errno
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _allocate(path: Path, size: int) -> None:
             raise PoolError(
                 f"{path.parent} has {have / 2**20:.1f} MB free, this pool needs {size / 2**20:.1f} MB",
                 hint="make it larger (docker run --shm-size=512m; mount -o remount,size=512m /dev/shm), "
-                "lower stages.capture.slots, or set FRAMEWIRE_SHM_DIR",
+                "lower run.slots, or set FRAMEWIRE_SHM_DIR",
             ) from error
         raise PoolError(f"cannot allocate {path}: {error.strerror}") from error
     finally:
@@ -204,6 +205,23 @@ class SlotPool:
         self._length[slot] = len(descriptor)
         self._generation[slot] = (int(self._generation[slot]) + 1) & ~1
         self._state[slot] = LEASED
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[int]:
+        """Acquire a slot, commit it at the end, free it if the writer raises.
+
+        Raises:
+            PoolError: all slots are leased; the credits of the link should have prevented it.
+        """
+        slot = self.acquire()
+        if slot is None:
+            raise PoolError(f"all {self.slots} slots of {self.name} are leased")
+        try:
+            yield slot
+        except BaseException:
+            self._state[slot] = FREE
+            raise
+        self.commit(slot)
 
     def valid(self, blob: Blob) -> bool:
         """Whether the slot still holds what the Blob was made for."""

@@ -1,0 +1,1 @@
+"""Config -> processes: the plan, the one worker loop, the supervisor, run folders, reports."""

@@ -1,0 +1,220 @@
+"""Plan -> objects, inside the child process. Imports a stage only when this process runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.messages import ModelSpec
+from pipeline.runtime.plan import SourcePlan, WorkerPlan
+from pipeline.stages.base import MakePool, Stage
+from pipeline.stages.capture import CaptureStage
+from pipeline.transport.control import Doorbell, Ringer
+from pipeline.transport.ledger import Ledger
+from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
+from pipeline.transport.shm import PREFIX, Pools, SlotPool
+
+__all__ = ["Builder", "doorbell_endpoint", "frame_pool_name", "ledger_name"]
+
+
+def ledger_name(run_id: str, source: str) -> str:
+    """Name of the books of a source in the shared-memory folder."""
+    return f"{PREFIX}{run_id}-books-{source}"
+
+
+def frame_pool_name(run_id: str, source: str, number: int) -> str:
+    """Name of the ``number``-th frame pool of a source."""
+    return f"{PREFIX}{run_id}-frames-{source}-{number}"
+
+
+def doorbell_endpoint(plan: WorkerPlan, source: str) -> str:
+    """Where capture of that source is rung when a slot comes free."""
+    return f"ipc://{plan.run_dir}/bell-{plan.all_sources.index(source)}"
+
+
+@dataclass
+class Builder:
+    """Makes the parts of one worker and closes them again.
+
+    Attributes:
+        plan: What this process is.
+        wake: Wakes the main thread; for sources that read in a thread of their own.
+        on_error: Told of a source that broke.
+    """
+
+    plan: WorkerPlan
+    wake: Callable[[], None]
+    on_error: Callable[[SourceError], None]
+    pools: Pools = field(default_factory=Pools)
+    context: Any = field(default_factory=make_context)
+    notes: list[str] = field(default_factory=list)
+    _ledgers: dict[str, Ledger] = field(default_factory=dict)
+    _closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def ledger(self, source: str) -> Ledger:
+        """The books of a source, mapped once."""
+        ledger = self._ledgers.get(source)
+        if ledger is None:
+            ledger = self._ledgers[source] = Ledger.named(ledger_name(self.plan.run_id, source))
+        return ledger
+
+    def stages(self) -> list[Stage]:
+        """The stages after capture, opened; what ``infer`` found out is its return value there."""
+        names = [name for name in self.plan.stages if name != "capture"]
+        return [self._stage(name, last=name == names[-1]) for name in names]
+
+    def captures(self) -> list[CaptureStage]:
+        """One `CaptureStage` for each source of this worker, not yet opened."""
+        return [self._capture(source) for source in self.plan.sources]
+
+    def doorbells(self) -> list[Doorbell]:
+        """One for each source of this worker, unless publish is in this very process."""
+        if "publish" in self.plan.stages:
+            return []
+        bells = [
+            Doorbell(self.context, doorbell_endpoint(self.plan, source.name)) for source in self.plan.sources
+        ]
+        self._closers += [bell.close for bell in bells]
+        return bells
+
+    def inlet(self) -> ZmqInlet | None:
+        """Our end of the link from the stage before."""
+        if not self.plan.inlet:
+            return None
+        inlet = ZmqInlet(self.context, self.plan.inlet, window=self.plan.window)
+        self._closers.append(inlet.close)
+        return inlet
+
+    def outlet(self) -> ZmqOutlet | None:
+        """Our end of the link to the next stage."""
+        if not self.plan.outlets:
+            return None
+        outlet = ZmqOutlet(
+            self.context,
+            self.plan.name,
+            [(peer.worker, peer.endpoint) for peer in self.plan.outlets],
+            pools=self.pools,
+            inline=self.plan.inline,
+            sharded=self.plan.sharded,
+        )
+        self._closers.append(outlet.close)
+        return outlet
+
+    def close(self) -> None:
+        """Close sockets first, then the pools, then the context."""
+        for close in reversed(self._closers):
+            close()
+        for ledger in self._ledgers.values():
+            ledger.close()
+        self.pools.close()
+        self.context.term()
+
+    def _make_pool(self, stage: str, last: bool) -> MakePool:
+        plan = self.plan
+
+        def make(slot_bytes: int) -> SlotPool:
+            if not last or plan.inline:  # Nobody outside this process reads it.
+                return self.pools.add(SlotPool.in_memory(f"local-{stage}", 2, slot_bytes), owned=True)
+            slots = plan.outlet_window * len(plan.outlets) + 2
+            name = f"{PREFIX}{plan.run_id}-{plan.name}-{stage}-{plan.incarnation}"
+            return self.pools.add(SlotPool.create(name, slots, slot_bytes), owned=True)
+
+        return make
+
+    def _stage(self, name: str, *, last: bool) -> Stage:
+        settings = self.plan.settings
+        make_pool = self._make_pool(name, last)
+        if name == "preprocess":
+            from pipeline.stages.preprocess import PreprocessStage
+
+            return PreprocessStage(make_pool=make_pool)
+        if name == "infer":
+            from pipeline.models.base import build_runner
+            from pipeline.stages.infer import InferStage
+
+            runner = build_runner(
+                settings.model,
+                name=settings.model_name,
+                device=settings.device,
+                threads=settings.threads,
+                input_size=settings.input_size,
+            )
+            return InferStage(runner=runner, make_pool=make_pool)
+        if name == "postprocess":
+            from pipeline.stages.postprocess import PostprocessStage
+
+            return PostprocessStage(
+                ledger_of=self.ledger,
+                confidence=settings.confidence,
+                nms_iou=settings.nms_iou,
+                classes=settings.classes,
+                algorithm=settings.algorithm,
+                track_options=dict(settings.track_options),
+                update_interval_s=settings.update_interval_s,
+                lost_after_s=settings.lost_after_s,
+                check=self.pools.check,
+            )
+        from pipeline.sinks import build_sink
+        from pipeline.stages.publish import PublishStage
+
+        ringer = Ringer(self.context)
+        self._closers.append(ringer.close)
+        endpoints = {source: doorbell_endpoint(self.plan, source) for source in self.plan.all_sources}
+        return PublishStage(
+            sinks=[build_sink(sink.kind, **sink.options) for sink in self.plan.sinks],
+            ledger_of=self.ledger,
+            pools=self.pools,
+            ring=lambda source: ringer.ring(endpoints[source]),
+            sources=self.plan.all_sources,
+            run_id=self.plan.run_id,
+        )
+
+    def _capture(self, source: SourcePlan) -> CaptureStage:
+        from pipeline.sources import build_source
+
+        settings = self.plan.settings
+        reader = build_source(
+            source.name,
+            source.url,
+            pixels=settings.preprocess,
+            realtime=source.realtime,
+            **source.options,
+        )
+        run_id = self.plan.run_id
+
+        def make(number: int, slots: int, slot_bytes: int) -> SlotPool:
+            name = frame_pool_name(run_id, source.name, number)
+            return self.pools.add(SlotPool.create(name, slots, slot_bytes))
+
+        def attach(number: int) -> SlotPool:
+            return self.pools.get(frame_pool_name(run_id, source.name, number))
+
+        return CaptureStage(
+            source=reader,
+            ledger=self.ledger(source.name),
+            make_pool=make,
+            attach_pool=attach,
+            slots=settings.slots,
+            in_flight=settings.in_flight,
+            wake=self.wake,
+            on_error=self.on_error,
+        )
+
+
+def open_stages(stages: list[Stage]) -> ModelSpec | None:
+    """Open all; the model's spec when ``infer`` is among them."""
+    spec: ModelSpec | None = None
+    for stage in stages:
+        spec = stage.open() or spec
+    return spec
+
+
+def inherit_environment() -> dict[str, str]:
+    """The environment for children: threads of the numeric libraries must not multiply by processes."""
+    environment = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.setdefault(name, "1")
+    return environment

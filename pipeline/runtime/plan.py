@@ -1,0 +1,162 @@
+"""What is to run, as plain data: made once by the supervisor's side, handed to each child on its stdin.
+
+Nothing secret may be read off a process list, so no plan ever travels on a command line.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = ["Peer", "RestartPolicy", "RunPlan", "Settings", "SinkPlan", "SourcePlan", "WorkerPlan"]
+
+
+class SourcePlan(msgspec.Struct, frozen=True):
+    """One source.
+
+    Attributes:
+        name: Its name, as it appears in every event.
+        url: Path or URL; may hold credentials.
+        realtime: Play a recording at its own pace, as if it were live.
+        options: Keyword arguments of the source.
+    """
+
+    name: str
+    url: str
+    realtime: bool = False
+    options: dict[str, Any] = {}
+
+
+class SinkPlan(msgspec.Struct, frozen=True):
+    """One sink: its kind, a key of ``pipeline.sinks.SINKS`` or ``module:Class``, and keyword arguments."""
+
+    kind: str
+    options: dict[str, Any] = {}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the stages are told.
+
+    Attributes:
+        model: Path of the model file, or ``fake…``.
+        model_name: Name as the user gave it.
+        device: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
+        threads: Threads of one inference session.
+        input_size: (width, height) for a model that leaves it open.
+        preprocess: ``fast`` or ``exact``.
+        confidence: Detections below it are dropped.
+        nms_iou: IoU threshold of NMS; None for the head's own.
+        classes: Labels to keep; None for all.
+        algorithm: Tracker.
+        track_options: Its options.
+        update_interval_s: Shortest time between two ``update`` events of an object.
+        lost_after_s: An object unseen for so long has ended.
+        slots: Frames of one source that may be under way at once.
+        in_flight: The same for a live source, where age counts.
+    """
+
+    model: str
+    model_name: str
+    device: str = "auto"
+    threads: int = 1
+    input_size: tuple[int, int] | None = None
+    preprocess: Literal["fast", "exact"] = "fast"
+    confidence: float = 0.4
+    nms_iou: float | None = None
+    classes: tuple[str, ...] | None = None
+    algorithm: str = "bytetrack"
+    track_options: dict[str, Any] = {}
+    update_interval_s: float = 1.0
+    lost_after_s: float = 2.0
+    slots: int = 8
+    in_flight: int = 2
+
+
+class Peer(msgspec.Struct, frozen=True, array_like=True):
+    """A replica of the next stage: its worker's name and where it listens."""
+
+    worker: str
+    endpoint: str
+
+
+class WorkerPlan(msgspec.Struct, frozen=True):
+    """One process.
+
+    Attributes:
+        run_id: Id of the run.
+        run_dir: Its folder: sockets and stderr of the children.
+        name: Name of the worker, unique in the run: ``infer-0``, ``capture-gate``.
+        stages: The stages in it, in pipeline order.
+        settings: What they are told.
+        all_sources: Names of all sources of the run.
+        sources: Those that this worker captures.
+        sinks: Those that this worker writes.
+        inlet: Where it listens; empty for capture.
+        window: Credits that it grants to each producer.
+        outlets: The replicas of the next stage; empty for publish.
+        outlet_window: Credits that each of those grants.
+        inline: Whether arrays go inside the messages to them.
+        sharded: Whether each source always goes to the same replica.
+        incarnation: How often this worker was started before.
+    """
+
+    run_id: str
+    run_dir: str
+    name: str
+    stages: tuple[str, ...]
+    settings: Settings
+    all_sources: tuple[str, ...]
+    sources: tuple[SourcePlan, ...] = ()
+    sinks: tuple[SinkPlan, ...] = ()
+    inlet: str = ""
+    window: int = 2
+    outlets: tuple[Peer, ...] = ()
+    outlet_window: int = 2
+    inline: bool = False
+    sharded: bool = False
+    incarnation: int = 0
+
+
+class RestartPolicy(msgspec.Struct, frozen=True):
+    """How a dead worker is brought back.
+
+    Attributes:
+        budget: Restarts of one worker within ``window_s`` before the run gives up.
+        window_s: Length of that window.
+        backoff_s: Wait before the first restart; doubles with each further one in the window.
+        backoff_max_s: Longest wait.
+        silent_s: A worker unheard for so long is killed.
+        busy_s: A worker busy with one message for so long is killed.
+    """
+
+    budget: int = 5
+    window_s: float = 60.0
+    backoff_s: float = 0.1
+    backoff_max_s: float = 5.0
+    silent_s: float = 10.0
+    busy_s: float = 60.0
+
+
+class RunPlan(msgspec.Struct, frozen=True):
+    """The whole run: workers in pipeline order.
+
+    Attributes:
+        run_id: Id of the run.
+        run_dir: Its folder.
+        workers: Processes to start.
+        restart: How dead ones are brought back.
+        ready_timeout_s: Longest time from start to all ready.
+        stop_timeout_s: Longest time that frames under way get to finish after a stop was asked for.
+        close_timeout_s: Longest time that the last stage gets to finish its files.
+        duration_s: Stop after so long; None to run to the end.
+    """
+
+    run_id: str
+    run_dir: str
+    workers: tuple[WorkerPlan, ...]
+    restart: RestartPolicy = RestartPolicy()
+    ready_timeout_s: float = 120.0
+    stop_timeout_s: float = 15.0
+    close_timeout_s: float = 300.0
+    duration_s: float | None = None

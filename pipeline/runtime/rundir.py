@@ -1,0 +1,103 @@
+"""Run folders: where a run's sockets lie, and how what a killed run left behind is found and removed.
+
+A run holds a lock on a file in its folder for as long as its supervisor lives; the kernel lets go of it
+however the supervisor ends. So a folder whose lock can be taken belongs to nobody, and everything that
+carries its run id (sockets, pools, books) may go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import TransportError
+from pipeline.transport.shm import PREFIX, shm_dir
+
+__all__ = ["RunDir", "runtime_root", "stale_runs", "sweep"]
+
+_LOCK = "lock"
+_PATH_MAX = 107  # of a unix socket, Linux; 103 on macOS
+_LONGEST_NAME = 80
+
+
+def runtime_root() -> Path:
+    """Folder of all run folders: ``FRAMEWIRE_RUNTIME_DIR``, else in XDG_RUNTIME_DIR, else a temporary one."""
+    chosen = os.environ.get("FRAMEWIRE_RUNTIME_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        return Path(base) / "framewire"
+    return Path(tempfile.gettempdir()) / f"framewire-{os.getuid()}"
+
+
+class RunDir:
+    """The folder of one run, locked while this object lives. Use as a context manager."""
+
+    def __init__(self) -> None:
+        root = runtime_root()
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise TransportError(
+                f"cannot make {root}: {error.strerror}", hint="set FRAMEWIRE_RUNTIME_DIR to a folder you own"
+            ) from error
+        if root.stat().st_uid != os.getuid():
+            raise TransportError(f"{root} belongs to another user", hint="set FRAMEWIRE_RUNTIME_DIR")
+        self.run_id = secrets.token_hex(4)
+        self.path = root / self.run_id
+        if len(str(self.path)) + len("/") + 24 > _PATH_MAX:
+            raise TransportError(
+                f"{root} is too long a path for a socket", hint="set FRAMEWIRE_RUNTIME_DIR to a shorter one"
+            )
+        self.path.mkdir(mode=0o700)
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder and everything of this run in shared memory."""
+        _remove(self.path)
+        os.close(self._lock)
+
+
+def _remove(path: Path) -> None:
+    for left in shm_dir().glob(f"{PREFIX}{path.name}-*"):
+        left.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def stale_runs() -> list[Path]:
+    """Run folders whose supervisor is dead."""
+    root = runtime_root()
+    stale = []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        lock = path / _LOCK
+        if not lock.exists():
+            continue
+        fd = os.open(lock, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stale.append(path)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
+    return stale
+
+
+def sweep() -> int:
+    """Remove what dead runs left behind; how many there were."""
+    runs = stale_runs()
+    for path in runs:
+        _remove(path)
+    return len(runs)

@@ -1,0 +1,184 @@
+"""Which processes a run has, and how they are joined. Checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from pipeline.errors import ConfigError
+from pipeline.runtime.plan import Peer, Settings, SinkPlan, SourcePlan, WorkerPlan
+from pipeline.stages.base import STAGES
+
+__all__ = ["Edge", "Placement", "edges", "make_groups", "plan_workers"]
+
+#: Credits that one replica of a stage grants to each producer: one message in work, one ready behind it,
+#: and more where the consumer is quick and the producer should never wait for a grant.
+WINDOWS = {"preprocess": 2, "infer": 2, "postprocess": 4, "publish": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How the stages are spread over processes.
+
+    Attributes:
+        groups: Stages that share a process, as tuples of neighbours; the others stand alone.
+        replicas: How many of each stage; 1 where nothing is said. ``capture`` has one for each source.
+        addresses: ``tcp://host:port`` for a stage whose inlet is not a local socket; the first replica
+            takes that port, further ones the ports after it.
+    """
+
+    groups: tuple[tuple[str, ...], ...] = ()
+    replicas: dict[str, int] | None = None
+    addresses: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One edge of the picture: who sends to whom, how, and with how many credits each."""
+
+    producer: str
+    consumer: str
+    endpoint: str
+    credits: int
+
+
+def make_groups(placement: Placement) -> tuple[tuple[str, ...], ...]:
+    """All stages as groups, in pipeline order.
+
+    Raises:
+        ConfigError: a group is not a run of neighbours, or names a stage twice or one that does not exist.
+    """
+    seen: set[str] = set()
+    starts: dict[str, tuple[str, ...]] = {}
+    for group in placement.groups:
+        for stage in group:
+            if stage not in STAGES:
+                raise ConfigError(
+                    f"stages.groups names {stage!r}", hint=f"the stages are {', '.join(STAGES)}"
+                )
+            if stage in seen:
+                raise ConfigError(f"stages.groups names {stage} twice")
+            seen.add(stage)
+        first = STAGES.index(group[0])
+        if STAGES[first : first + len(group)] != tuple(group):
+            raise ConfigError(
+                f"stages.groups: {', '.join(group)} are not neighbours in pipeline order",
+                hint=f"the order is {', '.join(STAGES)}",
+            )
+        starts[group[0]] = tuple(group)
+    groups: list[tuple[str, ...]] = []
+    for stage in STAGES:
+        if stage in starts:
+            groups.append(starts[stage])
+        elif stage not in seen:
+            groups.append((stage,))
+    return tuple(groups)
+
+
+def _replicas(group: tuple[str, ...], placement: Placement) -> int:
+    counts = {(placement.replicas or {}).get(stage, 1) for stage in group if stage != "capture"}
+    if len(counts) > 1:
+        raise ConfigError(
+            f"stages {', '.join(group)} share a process but not the number of replicas",
+            hint="give all stages of a group the same replicas",
+        )
+    count = counts.pop() if counts else 1
+    if "publish" in group and count != 1:
+        raise ConfigError(
+            f"publish has {count} replicas",
+            hint="one publisher numbers all events without gaps; leave stages.publish.replicas at 1",
+        )
+    if group[0] == "capture" and count != 1:
+        raise ConfigError(
+            f"stages {', '.join(group)} cannot have replicas",
+            hint="capture has one process for each source already",
+        )
+    return count
+
+
+def _endpoint(stage: str, replica: int, run_dir: str, placement: Placement) -> str:
+    address = (placement.addresses or {}).get(stage)
+    if not address:
+        return f"ipc://{run_dir}/{stage}-{replica}"
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ConfigError(
+            f"stages.{stage}.address {address!r} has no port", hint="write it as tcp://127.0.0.1:7001"
+        )
+    return f"{host}:{int(port) + replica}"
+
+
+def plan_workers(
+    *,
+    run_id: str,
+    run_dir: str,
+    sources: Sequence[SourcePlan],
+    sinks: Sequence[SinkPlan],
+    settings: Settings,
+    placement: Placement,
+) -> tuple[WorkerPlan, ...]:
+    """The workers of a run, in pipeline order.
+
+    Raises:
+        ConfigError: the placement does not make a pipeline.
+    """
+    groups = make_groups(placement)
+    names = tuple(source.name for source in sources)
+    workers: list[WorkerPlan] = []
+    peers: tuple[Peer, ...] = ()
+    window, inline = 2, False
+    for group in reversed(groups):
+        first, count = group[0], _replicas(group, placement)
+        common = WorkerPlan(
+            run_id=run_id,
+            run_dir=run_dir,
+            name="",
+            stages=group,
+            settings=settings,
+            all_sources=names,
+            sinks=tuple(sinks) if "publish" in group else (),
+            outlets=peers,
+            outlet_window=window,
+            inline=inline,
+            sharded="infer" in group and "postprocess" not in group and len(peers) > 1,
+        )
+        members = _captures(common, sources) if first == "capture" else _replicated(common, count, placement)
+        workers = members + workers
+        if first != "capture":
+            peers = tuple(Peer(member.name, member.inlet) for member in members)
+            window = WINDOWS[first]
+            inline = bool((placement.addresses or {}).get(first))
+    return tuple(workers)
+
+
+def _replicated(common: WorkerPlan, count: int, placement: Placement) -> list[WorkerPlan]:
+    first = common.stages[0]
+    return [
+        replace(
+            common,
+            name=f"{'+'.join(common.stages)}-{replica}",
+            inlet=_endpoint(first, replica, common.run_dir, placement),
+            window=WINDOWS[first],
+        )
+        for replica in range(count)
+    ]
+
+
+def _captures(common: WorkerPlan, sources: Sequence[SourcePlan]) -> list[WorkerPlan]:
+    if "postprocess" in common.stages:  # Tracks and event numbers need one process for all sources.
+        return [replace(common, name="+".join(common.stages), sources=tuple(sources))]
+    return [
+        replace(common, name=f"{'+'.join(common.stages)}-{source.name}", sources=(source,))
+        for source in sources
+    ]
+
+
+def edges(workers: Sequence[WorkerPlan]) -> list[Edge]:
+    """All edges between the workers."""
+    return [
+        Edge(worker.name, peer.worker, peer.endpoint, worker.outlet_window)
+        for worker in workers
+        for peer in worker.outlets
+    ]

@@ -1,0 +1,1 @@
+"""The five stages, one file each: receive a type, call the pure core, return a type. No sockets here."""
