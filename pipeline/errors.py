@@ -126,7 +126,7 @@ class StageError(FramewireError):
 BY_NAME: dict[str, type[FramewireError]] = {
     cls.__name__: cls
     for cls in (
-        FramewireError, ConfigError, SourceError, SourceNotFoundError, SourceLostError, ModelError, ProviderError,
-        SinkError, TransportError, PoolError, StaleSlotError, MessageError, StageError,
+        FramewireError, ConfigError, SourceError, SourceNotFoundError, SourceLostError, ModelError,
+        ProviderError, SinkError, TransportError, PoolError, StaleSlotError, MessageError, StageError,
     )
 }  # fmt: skip

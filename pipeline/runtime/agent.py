@@ -54,7 +54,7 @@ class Agent:
         self._reports: deque[Report] = deque()
         self._to_main = os.pipe()
         self._to_agent = os.pipe()
-        for fd in (*self._to_main, *self._to_agent):
+        for fd in (*self._to_main, *self._to_agent, *([lifeline] if lifeline >= 0 else [])):
             os.set_blocking(fd, False)
         self._closing = threading.Event()
         self.busy_since: float | None = None

@@ -137,7 +137,6 @@ class Builder:
 
             runner = build_runner(
                 settings.model,
-                name=settings.model_name,
                 device=settings.device,
                 threads=settings.threads,
                 input_size=settings.input_size,
@@ -164,7 +163,10 @@ class Builder:
         self._closers.append(ringer.close)
         endpoints = {source: doorbell_endpoint(self.plan, source) for source in self.plan.all_sources}
         return PublishStage(
-            sinks=[build_sink(sink.kind, **sink.options) for sink in self.plan.sinks],
+            sinks=[
+                build_sink(sink.kind, resume=self.plan.incarnation > 0, **sink.options)
+                for sink in self.plan.sinks
+            ],
             ledger_of=self.ledger,
             pools=self.pools,
             ring=lambda source: ringer.ring(endpoints[source]),

@@ -147,10 +147,12 @@ class _Child:
         agent.summary = lambda: _summary(worker, stages, captures)
         waiter = Waiter()
         waiter.add(agent.wake_fd)
-        for end in (*([inlet] if inlet else []), *bells):
-            waiter.add(end.socket)
-        for socket in outlet.sockets if outlet else []:
+        if inlet is not None:
+            waiter.add(inlet.socket)
+        for socket in outlet.sockets if outlet is not None else []:
             waiter.add(socket)
+        for bell in bells:
+            waiter.add(bell.socket)
         agent.report(Ready())
         if captures:
             if self._await(Go) is None:

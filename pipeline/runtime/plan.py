@@ -39,8 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What the stages are told.
 
     Attributes:
-        model: Path of the model file, or ``fake…``.
-        model_name: Name as the user gave it.
+        model: Name or path of the model, or ``fake…``.
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         threads: Threads of one inference session.
         input_size: (width, height) for a model that leaves it open.
@@ -57,7 +56,6 @@ class Settings(msgspec.Struct, frozen=True):
     """
 
     model: str
-    model_name: str
     device: str = "auto"
     threads: int = 1
     input_size: tuple[int, int] | None = None

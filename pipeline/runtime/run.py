@@ -13,7 +13,6 @@ import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, FramewireError, SinkError
-from pipeline.models.store import ModelFile
 from pipeline.runtime.build import ledger_name
 from pipeline.runtime.plan import RestartPolicy, RunPlan, Settings, SinkPlan, SourcePlan
 from pipeline.runtime.report import summarise
@@ -79,11 +78,10 @@ def auto_replicas(device: str, threads: int) -> int:
     return max(1, min(_MAX_AUTO_REPLICAS, available_cores() // max(1, threads)))
 
 
-def settings_of(config: Config, model: ModelFile, replicas: int) -> Settings:
+def settings_of(config: Config, replicas: int) -> Settings:
     """What the stages are told."""
     return Settings(
-        model=str(model.path),
-        model_name=model.name,
+        model=config.model.name,
         device=config.model.device,
         threads=config.model.threads or 1,
         preprocess=config.preprocess,
@@ -141,7 +139,6 @@ class Run:
 
     Args:
         config: The config.
-        model: Its model, already on disk.
         tick: Called about ten times a second while it runs.
         restart: Overrides the restart policy of the config; for tests.
     """
@@ -149,7 +146,6 @@ class Run:
     def __init__(
         self,
         config: Config,
-        model: ModelFile,
         *,
         tick: Callable[[Run], None] = lambda _: None,
         restart: RestartPolicy | None = None,
@@ -157,7 +153,6 @@ class Run:
         if not config.sources:
             raise ConfigError("there is no source", hint="name one: framewire run video.mp4")
         self._config = config
-        self._model = model
         self._tick = tick
         given = config.run.restart
         self._restart = restart or RestartPolicy(
@@ -236,7 +231,7 @@ class Run:
             run_dir=str(rundir.path),
             sources=sources,
             sinks=_sinks(config, self.out),
-            settings=settings_of(config, self._model, replicas),
+            settings=settings_of(config, replicas),
             placement=placement,
         )
         return RunPlan(

@@ -139,10 +139,9 @@ class PostprocessStage:
         start_ns = time.monotonic_ns()
         if isinstance(message, EndOfStream):
             stream = self._stream(message.source)
-            stream.order.offer(message.seq, message)
-            yield from self._advance(stream, message.source)
-            if stream.sent and isinstance(stream.sent[-1], EndOfStream):
-                yield stream.sent[-1]
+            if not stream.order.offer(message.seq, message):
+                yield from (sent for sent in stream.sent if isinstance(sent, EndOfStream))
+            yield from self._advance(stream)
             return
         if isinstance(message, ModelOutput):
             header = message.frame.header
@@ -163,7 +162,7 @@ class PostprocessStage:
                 header, message.spans, message.frame, Detections.empty(), 0, message.reason, message.cause
             )
         stream.order.offer(header.seq, decoded)
-        yield from self._advance(stream, header.source)
+        yield from self._advance(stream)
 
     def summary(self) -> dict[str, Any]:
         """Nothing of its own."""
@@ -204,16 +203,15 @@ class PostprocessStage:
             raw = raw.select(nms(raw.boxes_xyxy, raw.scores, raw.class_ids, iou, self._max_detections))
         return Detections(to_source(raw.boxes_xyxy, message.letterbox), raw.scores, raw.class_ids)
 
-    def _advance(self, stream: _Stream, source: str) -> Iterator[Message]:
+    def _advance(self, stream: _Stream) -> Iterator[Message]:
         for item in stream.order.ready():
             if isinstance(item, EndOfStream):
                 events = stream.lifecycle.finish(item.reason, item.at)
-                stream.sent.append(msgspec.structs.replace(item, events=events))
-                continue
-            start_ns = time.monotonic_ns()
-            result = self._result(stream, item, start_ns)
-            stream.sent.append(result)
-            yield result
+                done: Result | EndOfStream = msgspec.structs.replace(item, events=events)
+            else:
+                done = self._result(stream, item, time.monotonic_ns())
+            stream.sent.append(done)
+            yield done
 
     def _result(self, stream: _Stream, item: _Decoded, start_ns: int) -> Result:
         header, detections = item.header, item.detections

@@ -1,0 +1,297 @@
+"""What a head is, and the few steps that all heads share.
+
+A head turns the raw outputs of one model family into `Detections`: no session, no I/O, no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ModelError
+from pipeline.messages import Detections, ModelSpec
+
+__all__ = [
+    "TOP_K",
+    "Guess",
+    "Head",
+    "InputFormat",
+    "Signature",
+    "TensorInfo",
+    "all_classes",
+    "as_frame",
+    "best_classes",
+    "check_probabilities",
+    "grid_counts",
+    "grid_points",
+    "image_input",
+    "top_detections",
+]
+
+#: The best detections that a head hands on; NMS keeps far fewer.
+TOP_K = 1000
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a graph.
+
+    Attributes:
+        name: Its name.
+        dtype: numpy dtype name (``float32``, ``uint8``, …).
+        shape: Its dimensions; a name or None where the size is free.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All that recognition looks at.
+
+    Attributes:
+        inputs: Inputs of the graph, in its order.
+        outputs: Outputs of the graph, in its order.
+        metadata: Key-value metadata of the model file.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A family that fits a signature.
+
+    Attributes:
+        family: Key of ``pipeline.heads.HEADS``.
+        overrides: Fields of `ModelSpec` that follow from it, by name.
+        confidence: 0..1; below 0.5 a user should confirm it.
+        why: What in the signature speaks for it.
+    """
+
+    family: str
+    overrides: Mapping[str, Any]
+    confidence: float
+    why: str
+
+
+class Head(Protocol):
+    """Decoder of one model family.
+
+    Attributes:
+        nms_iou: Default IoU threshold of the NMS that must follow; None for end-to-end models.
+    """
+
+    @property
+    def nms_iou(self) -> float | None:
+        """Default IoU threshold of the NMS that must follow; None for end-to-end models."""
+
+    def decode(self, outputs: Sequence[NDArray[Any]], spec: ModelSpec, confidence: float) -> Detections:
+        """Decode the outputs of one frame.
+
+        Args:
+            outputs: One array per output, in the order of ``spec.output_names``, each with a leading
+                batch dimension of 1; float32 or float16.
+            spec: The model.
+            confidence: Scores under this are left out.
+
+        Returns:
+            At most `TOP_K` detections by descending score, before NMS; boxes in pixels of the *model
+            input*, not clipped.
+
+        Raises:
+            ModelError: the outputs do not have this family's layout, or hold NaN or infinity.
+        """
+
+    def recognise(self, signature: Signature) -> Guess | None:
+        """Whether a graph with this signature is of this family, and what follows from it."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The picture that a graph takes.
+
+    Attributes:
+        width: Width in pixels.
+        height: Height in pixels.
+        dtype: ``uint8``, ``float32`` or ``float16``.
+        layout: ``nhwc`` or ``nchw``.
+    """
+
+    width: int
+    height: int
+    dtype: str
+    layout: str
+
+    def overrides(self) -> dict[str, Any]:
+        """The same as fields of `ModelSpec`."""
+        return {
+            "input_width": self.width,
+            "input_height": self.height,
+            "input_dtype": self.dtype,
+            "input_layout": self.layout,
+        }
+
+
+def image_input(signature: Signature) -> InputFormat | None:
+    """The format of a graph's only input, if that is one colour picture of a fixed size; else None."""
+    if len(signature.inputs) != 1:
+        return None
+    info = signature.inputs[0]
+    if len(info.shape) != 4 or info.dtype not in ("uint8", "float32", "float16"):
+        return None
+    if isinstance(info.shape[0], int) and info.shape[0] < 1:
+        return None
+    layout = "nchw" if info.shape[1] == 3 else "nhwc" if info.shape[3] == 3 else None
+    if layout is None:
+        return None
+    height, width = info.shape[2:4] if layout == "nchw" else info.shape[1:3]
+    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+        return None
+    return InputFormat(width, height, info.dtype, layout)
+
+
+def grid_counts(width: int, height: int, strides: Sequence[int]) -> list[int]:
+    """Cells of an anchor-free head per stride, for an input of ``width`` x ``height`` pixels."""
+    return [-(-height // stride) * -(-width // stride) for stride in strides]
+
+
+@lru_cache(maxsize=16)
+def grid_points(
+    width: int, height: int, strides: tuple[int, ...], offset: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Reference points of an anchor-free head: row by row, stride after stride.
+
+    Args:
+        width: Width of the model input in pixels.
+        height: Height of the model input in pixels.
+        strides: Pixels per cell, in the order of the outputs.
+        offset: Of the point inside its cell, in cells: 0 is the corner, 0.5 the centre.
+
+    Returns:
+        float32 (n, 2) points x, y in pixels, and float32 (n, 1) strides; both read-only (cached).
+    """
+    points, sizes = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)].reshape(2, -1)
+        points.append((np.stack([columns, rows], axis=1) + offset) * stride)
+        sizes.append(np.full((len(rows), 1), stride))
+    result = np.concatenate(points).astype(np.float32), np.concatenate(sizes).astype(np.float32)
+    for array in result:
+        array.flags.writeable = False
+    return result
+
+
+def as_frame(
+    output: NDArray[Any], what: str, shape: tuple[int | None, ...], spec: ModelSpec
+) -> NDArray[np.float32]:
+    """One output of one frame without its batch dimension, checked.
+
+    Args:
+        output: The array as it came from the model.
+        what: Its name, for errors.
+        shape: Expected shape without the batch dimension; None where any size will do.
+        spec: The model, for errors.
+
+    Returns:
+        float32 of that shape; a view where the output is float32 already.
+
+    Raises:
+        ModelError: the shape or type differs, or a number is not finite.
+    """
+    got = output.shape
+    fits = len(got) == len(shape) + 1 and got[0] == 1
+    fits = fits and all(want in (None, have) for want, have in zip(shape, got[1:], strict=True))
+    if not fits or output.dtype not in (np.float32, np.float16):
+        expected = ("1", *("any" if want is None else str(want) for want in shape))
+        raise ModelError(
+            f"output {what!r} of model {spec.name!r} is {output.dtype} {got}, "
+            f"the {spec.family} head expects float ({', '.join(expected)})",
+            hint="framewire models inspect FILE shows what the file holds and which families fit",
+        )
+    frame = np.asarray(output[0], np.float32)
+    # The extremes carry every NaN and infinity, and cost a tenth of isfinite over all.
+    if frame.size and not (np.isfinite(frame.max()) and np.isfinite(frame.min())):
+        raise ModelError(
+            f"output {what!r} of model {spec.name!r} holds NaN or infinity",
+            hint="the file is damaged, or float16 overflows: try the float32 file",
+        )
+    return frame
+
+
+def check_probabilities(values: NDArray[np.float32], what: str, spec: ModelSpec) -> None:
+    """Refuse scores outside 0..1: the model gives logits, or is of another family.
+
+    Raises:
+        ModelError: a value lies outside 0..1 by more than rounding.
+    """
+    # A float16 sigmoid may round a little past 1.
+    if values.size and (values.max() > 1.001 or values.min() < -0.001):
+        raise ModelError(
+            f"{what} of model {spec.name!r} range from {values.min():.3g} to {values.max():.3g}, not 0 to 1: "
+            f"this is not the {spec.family} layout with its sigmoid",
+            hint="export the model with the sigmoid inside, or name the right family",
+        )
+
+
+def best_classes(
+    scores: NDArray[np.float32], confidence: float
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """The places whose best class reaches the confidence; one class a place.
+
+    Args:
+        scores: float32 (n, classes).
+        confidence: Lowest score that counts.
+
+    Returns:
+        Rows (k,), their best scores float32 (k,) and class ids (k,), in the order of the rows.
+    """
+    best = scores.max(axis=1)
+    rows = np.flatnonzero(best >= confidence)
+    # argmax over a few rows only: over all of them it would cost more than the rest of the head.
+    return rows, best[rows], scores[rows].argmax(axis=1)
+
+
+def all_classes(
+    scores: NDArray[np.float32], confidence: float
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """Every class that reaches the confidence; a place may give several.
+
+    Args:
+        scores: float32 (n, classes).
+        confidence: Lowest score that counts.
+
+    Returns:
+        Rows (k,), scores float32 (k,) and class ids (k,), in the order of the rows, then classes.
+    """
+    likely = np.flatnonzero(scores.max(axis=1) >= confidence)
+    picked = scores[likely]
+    places, class_ids = np.nonzero(picked >= confidence)
+    return likely[places], picked[places, class_ids], class_ids
+
+
+def top_detections(
+    boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[Any], spec: ModelSpec
+) -> Detections:
+    """The best `TOP_K` as `Detections`, by descending score, equal scores in the order given.
+
+    Raises:
+        ModelError: a box is not finite, so the outputs were no boxes of this family.
+    """
+    order = np.argsort(-scores, kind="stable")[:TOP_K]
+    try:
+        return Detections(boxes_xyxy[order], np.minimum(scores[order], np.float32(1.0)), class_ids[order])
+    except ValueError as error:
+        raise ModelError(
+            f"model {spec.name!r} decodes to boxes that are not finite as {spec.family}: {error}",
+            hint="name the right family for this file",
+        ) from error

@@ -1,0 +1,58 @@
+"""Where results go: files, video, sockets. Each kind is one module, imported when it is first built."""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.sinks.base import Publication, Resume, Sink
+
+__all__ = ["SINKS", "Publication", "Resume", "Sink", "build_sink"]
+
+#: Every kind of sink, by the word that a config uses.
+SINKS: dict[str, str] = {
+    "contact_sheet": "pipeline.sinks.contact_sheet:ContactSheetSink",
+    "jsonl": "pipeline.sinks.jsonl:JsonlSink",
+    "video": "pipeline.sinks.video:VideoSink",
+    "zmq": "pipeline.sinks.zmq_pub:ZmqSink",
+}
+
+
+def build_sink(kind: str, *, resume: bool = False, **options: Any) -> Sink:
+    """Make a sink; nothing is opened yet.
+
+    Args:
+        kind: A key of `SINKS`, or ``module:Class`` of your own.
+        resume: Go on with what an earlier incarnation wrote in this run; told to sinks that can.
+        options: Keyword arguments of the class.
+
+    Raises:
+        ConfigError: there is no such kind, it cannot be imported, or an option is unknown or missing.
+    """
+    if kind not in SINKS and ":" not in kind:
+        near = get_close_matches(kind, SINKS, 1)
+        hint = f"write {near[0]!r}" if near else f"use one of {', '.join(SINKS)}, or module:Class"
+        raise ConfigError(f"there is no sink of kind {kind!r}", hint=hint)
+    module, _, name = SINKS.get(kind, kind).partition(":")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"cannot import sink {kind!r}: {error}",
+            hint="write module:Class with a module that this Python can import",
+        ) from error
+    parameters = list(inspect.signature(cls).parameters)
+    if "resume" in parameters:
+        options["resume"] = resume
+    try:
+        inspect.signature(cls).bind(**options)
+    except TypeError as error:
+        unknown = [option for option in options if option not in parameters]
+        near = get_close_matches(unknown[0], parameters, 1) if unknown else []
+        hint = f"write {near[0]!r}" if near else f"its options are {', '.join(parameters)}"
+        raise ConfigError(f"wrong options for sink {kind!r}: {error}", hint=hint) from error
+    sink: Sink = cls(**options)
+    return sink

@@ -1,0 +1,75 @@
+"""The contract of a sink: open, write, close.
+
+A run may outlive the process that publishes: killed with SIGKILL, it is started again and ``open`` is called
+with files of the same run already there. Two rules make that safe. Each sink says in `Resume` what it holds,
+so that the caller continues its numbering and asks for nothing that all sinks have; and each sink by itself
+passes over what it holds already, so a frame that only some of them had received may be handed to all again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.messages import FrameHeader, ModelSpec, Result
+
+__all__ = ["Publication", "Resume", "Sink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What one frame, or the end of a stream, brings.
+
+    Attributes:
+        header: Identity and time of the frame; None for the end of a stream.
+        frame: Its record (`pipeline.sinks.records.frame_record`); None for the end of a stream.
+        events: Event records that it caused, in order.
+        picture: Makes the frame's pixels, uint8 (h, w, 3) BGR, or None when they are gone. It may view
+            memory that is reused after ``write`` returns: whoever keeps pixels copies them.
+        result: The result itself, for whoever draws; None for the end of a stream.
+    """
+
+    header: FrameHeader | None
+    frame: dict[str, Any] | None
+    events: tuple[dict[str, Any], ...]
+    picture: Callable[[], NDArray[np.uint8] | None]
+    result: Result | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What an earlier incarnation of the publisher had written in this run; empty on a fresh start.
+
+    Attributes:
+        next_seq: By source, the first frame that this sink does not hold. A sink that cannot tell (nothing
+            is left of a frame without events in an event log) leaves it empty.
+        next_sequence: Number of the first event that it does not hold.
+    """
+
+    next_seq: dict[str, int] = field(default_factory=dict)
+    next_sequence: int = 0
+
+
+class Sink(Protocol):
+    """Where results go. Options come to the constructor as plain keywords; it touches nothing yet."""
+
+    def open(self, spec: ModelSpec) -> Resume:
+        """Get ready, and say what is there already.
+
+        Raises:
+            SinkError: the place cannot be written or bound.
+        """
+
+    def write(self, item: Publication) -> None:
+        """Take one publication; what it wrote survives a SIGKILL of this process.
+
+        Raises:
+            SinkError: the place cannot be written any more (full disk, lost permission).
+        """
+
+    def close(self) -> list[str]:
+        """Finish, and name the files written."""
