@@ -336,6 +336,7 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
         lost: Cause, when the frame never reached the end of the pipeline.
         detections: The objects.
         events: Life-cycle events that this frame caused.
+        resumed: First frame after ``postprocess`` was killed: it no longer knows the objects that were open.
     """
 
     header: FrameHeader
@@ -346,6 +347,7 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     reason: str = ""
     lost: str = ""
     events: tuple[Event, ...] = ()
+    resumed: bool = False
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost"):

@@ -62,6 +62,7 @@ class _Stream:
     order: InOrder[_Decoded | EndOfStream]
     tracker: Tracker
     lifecycle: ObjectLifecycle
+    resumed: bool
     epoch: int | None = None
     sent: deque[Result | EndOfStream] = field(default_factory=lambda: deque(maxlen=_CACHE))
 
@@ -187,7 +188,8 @@ class PostprocessStage:
                 provider=self._spec.provider,
             )
             # After a restart the numbering goes on where publish is, not where we were.
-            stream = _Stream(ledger, InOrder(ledger["next_publish"]), tracker, lifecycle)
+            first = ledger["next_publish"]
+            stream = _Stream(ledger, InOrder(first), tracker, lifecycle, resumed=first > 0)
             self._streams[source] = stream
         return stream
 
@@ -228,10 +230,11 @@ class PostprocessStage:
             stream.ledger["next_track_id"] = stream.tracker.next_id
             events += stream.lifecycle.update(header, detections)
         end_ns = time.monotonic_ns()
+        resumed, stream.resumed = stream.resumed, False
         service_ns = item.service_ns + end_ns - start_ns
         before_ns = item.spans[-1].end_ns if item.spans else header.captured_ns
         span = Span(self.name, max(0, end_ns - before_ns - service_ns), service_ns, end_ns)
         return Result(
             header, (*item.spans, span), item.frame, "failed" if failed else "ok", detections,
-            item.reason, item.lost, events,
+            item.reason, item.lost, events, resumed,
         )  # fmt: skip

@@ -62,7 +62,7 @@ class PublishStage:
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
         self._sequence = 0
-        self._started: set[str] = set()
+        self._open: dict[str, dict[int, Event]] = {}
         self._latencies = Latencies()
         self._objects: Counter[str] = Counter()
         self._files: list[str] = []
@@ -119,12 +119,19 @@ class PublishStage:
         }
 
     def close(self) -> None:
-        """Close all sinks, the others too when one fails.
+        """Close all sinks, the others too when one fails; objects still open end as interrupted.
 
         Raises:
             SinkError: the first failure.
         """
         failure: FramewireError | None = None
+        for source in [source for source, objects in self._open.items() if objects]:
+            seq = self._stream(source).next_seq
+            events = self._numbered(source, seq, self._interrupted(source, time.time()))
+            try:
+                self._write(Publication(None, None, events, lambda: None, None))
+            except FramewireError as error:
+                failure = error
         for sink in self._sinks:
             try:
                 self._files += sink.close()
@@ -145,9 +152,11 @@ class PublishStage:
         start_ns = time.monotonic_ns()
         header = result.header
         events = result.events
-        if header.seq == 0 and header.source not in self._started:
+        if result.resumed:
+            events = (*self._interrupted(header.source, header.captured_at), *events)
+        if header.seq == 0:
             events = (self._source_event(header.source, "running", header.captured_at), *events)
-        self._started.add(header.source)
+        self._remember(events)
 
         def picture() -> NDArray[np.uint8] | None:
             frame = result.frame
@@ -191,7 +200,9 @@ class PublishStage:
 
     def _end(self, item: EndOfStream) -> None:
         state = self._source_event(item.source, item.state, item.at, item.reason)
-        events = self._numbered(item.source, item.seq, (*item.events, state))
+        self._remember(item.events)
+        left = self._interrupted(item.source, item.at)
+        events = self._numbered(item.source, item.seq, (*item.events, *left, state))
         self._write(Publication(None, None, events, lambda: None, None))
         ledger = self._ledger_of(item.source)
         ledger["ended"] = 1
@@ -202,6 +213,25 @@ class PublishStage:
         assert spec is not None
         return Event(
             "source", source, at, state=state, reason=reason, model=spec.name, provider=spec.provider
+        )
+
+    def _remember(self, events: tuple[Event, ...]) -> None:
+        """Keep the last word on each open object, so that it can be ended if its tracker is killed."""
+        for event in events:
+            if event.track_id is None:
+                continue
+            objects = self._open.setdefault(event.source, {})
+            if event.type == "end":
+                objects.pop(event.track_id, None)
+            else:
+                objects[event.track_id] = event
+
+    def _interrupted(self, source: str, at: float) -> tuple[Event, ...]:
+        """Ends of all objects of a source that nobody follows any more."""
+        objects = self._open.pop(source, {})
+        return tuple(
+            msgspec.structs.replace(event, type="end", at=at, reason="interrupted")
+            for event in objects.values()
         )
 
     def _numbered(self, source: str, seq: int, events: tuple[Event, ...]) -> tuple[dict[str, Any], ...]:

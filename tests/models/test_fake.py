@@ -57,9 +57,10 @@ def test_known_truth_in_its_own_size() -> None:
 def test_found_through_letterbox_and_i420(
     size: tuple[int, int], x: int, y: int, width: int, height: int, class_id: int, planar: bool
 ) -> None:
-    """Through the pipeline's own preprocessing a box is found to within one pixel of the input.
+    """Through the pipeline's own preprocessing a box is found to within a pixel of the input.
 
-    Edges are even, as in the synthetic scene: I420 cannot show others sharply.
+    Of two where colour is stored for pairs of pixels. Edges are even, as in the synthetic scene: I420
+    cannot show others sharply.
     """
     frame_w, frame_h = size
     box = (2 * x, 2 * y, 2 * (x + width), 2 * (y + height))
@@ -76,7 +77,7 @@ def test_found_through_letterbox_and_i420(
     found = load_head("fake").decode([run(tensor)], runner.spec, 0.5)
     assert found.class_ids.tolist() == [class_id]
     truth = np.minimum(box, (frame_w, frame_h) * 2)
-    np.testing.assert_allclose(found.boxes_xyxy, to_input(truth[None], letterbox), atol=1.01)
+    np.testing.assert_allclose(found.boxes_xyxy, to_input(truth[None], letterbox), atol=2 if planar else 1.01)
 
 
 def test_batch_of_frames_and_empty_frame() -> None:

@@ -1,0 +1,158 @@
+"""What a person at the terminal sees of a run: progress while it goes, tables at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, Group
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.runtime.run import Run
+from pipeline.stages.base import STAGES
+
+__all__ = ["Display", "summary_tables"]
+
+_PLAIN_EVERY_S = 5.0
+_RATE_WINDOW_S = 2.0
+
+
+class Display:
+    """Shows a run on stderr: bars on a terminal, a line now and then elsewhere.
+
+    Args:
+        quiet: Show only warnings and errors.
+        verbose: Show what the workers log, too.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._tasks: dict[str, TaskID] = {}
+        self._rates: dict[str, list[tuple[float, int]]] = {}
+        self._announced = False
+        self._next_line = time.monotonic() + _PLAIN_EVERY_S
+        self._dead = False
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+        handler = RichHandler(console=self._console, show_path=False, show_time=False, markup=False)
+        level = logging.INFO if verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show progress within the block."""
+        with self._progress:
+            yield
+
+    def hang_up(self) -> None:
+        """The terminal has gone: write nothing more to it."""
+        self._dead = True
+        logging.disable(logging.CRITICAL)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line, unless quiet."""
+        if not self._quiet and not self._dead:
+            self._console.print(Text(text, style=style))
+
+    def tick(self, run: Run) -> None:
+        """Show where the run is; called about ten times a second."""
+        if self._quiet or self._dead:
+            return
+        spec = run.supervisor.outcome.spec
+        if run.supervisor.running and not self._announced and spec is not None:
+            self._announced = True
+            size = f"{spec.input_width}x{spec.input_height}"
+            self.say(f"model {spec.name} ({spec.family} {size}) on {spec.provider}", "dim")
+        now = time.monotonic()
+        lines = []
+        for at in run.progress():
+            rate = self._rate(at.source, now, at.published)
+            count = f"{at.published}/{at.expected}" if at.expected else str(at.published)
+            dropped = f", {at.dropped} dropped" if at.dropped else ""
+            shown = {"count": f"{count} frames{dropped}", "rate": f"{rate:.1f} fps"}
+            if at.source not in self._tasks:
+                self._tasks[at.source] = self._progress.add_task(at.source, total=None, **shown)
+            state = at.source if at.state == "running" else f"{at.source} ({at.state})"
+            self._progress.update(
+                self._tasks[at.source],
+                description=state,
+                completed=at.published,
+                total=max(at.expected, at.published) or None,
+                **shown,
+            )
+            lines.append(f"{state}: {shown['count']}, {shown['rate']}")
+        if not self._console.is_terminal and now >= self._next_line:
+            self._next_line = now + _PLAIN_EVERY_S
+            self.say("; ".join(lines))
+
+    def _rate(self, source: str, now: float, published: int) -> float:
+        stamps = self._rates.setdefault(source, [])
+        stamps.append((now, published))
+        while len(stamps) > 2 and now - stamps[0][0] > _RATE_WINDOW_S:
+            stamps.pop(0)
+        (began, first), (end, last) = stamps[0], stamps[-1]
+        return (last - first) / (end - began) if end > began else 0.0
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"
+
+
+def summary_tables(summary: dict[str, Any]) -> Group:
+    """The tables at the end of a run.
+
+    Args:
+        summary: The content of ``summary.json``.
+    """
+    books = Table("source", "state", "decoded", "dropped", "admitted", "lost", "published", "fps")
+    for name, source in summary["sources"].items():
+        books.add_row(
+            name,
+            source["state"],
+            str(source["decoded"]),
+            _counts(source["dropped"]),
+            str(source["admitted"]),
+            _counts(source["lost"]),
+            str(source["published"]) + (f" ({source['failed']} failed)" if source["failed"] else ""),
+            f"{source['fps']:.1f}",
+        )
+    times = Table("stage", "wait p50", "p95", "p99", "service p50", "p95", "p99", title="latency, ms")
+    for stage in (*STAGES, "total"):
+        entry = summary["latency_ms"].get(stage)
+        if entry is None:
+            continue
+        waits = [f"{entry.get('wait', {}).get(p, 0):.1f}" for p in ("p50", "p95", "p99")]
+        times.add_row(
+            "capture to publish" if stage == "total" else stage,
+            *(waits if stage != "total" else [""] * 3),
+            *(f"{entry[p]:.1f}" for p in ("p50", "p95", "p99")),
+        )
+    balance = "books balance" if summary["books_balance"] else "BOOKS DO NOT BALANCE"
+    lines = [
+        f"{balance}: decoded = admitted + dropped, admitted = published + lost",
+        f"objects by label: {_counts(summary['objects'])}",
+    ]
+    if summary["restarts"]:
+        lines.append(f"restarted: {_counts(summary['restarts'])}")
+    parts: list[Any] = [books]
+    if times.row_count:
+        parts.append(times)
+    parts += [Text(line) for line in lines]
+    parts += [Text(f"wrote {file}") for file in summary["files"]]
+    return Group(*parts)

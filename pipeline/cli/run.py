@@ -1,0 +1,165 @@
+"""``framewire run``: the pipeline on files, folders or streams."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from pipeline.cli.display import Display, summary_tables
+from pipeline.config import Config, from_mapping, load
+from pipeline.errors import ConfigError
+from pipeline.models.base import prepare
+from pipeline.runtime.run import Run
+from pipeline.sources import check_source
+
+__all__ = ["execute", "merged", "run", "source_names"]
+
+_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGHUP: 129}
+
+
+def run(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Video files, image folders, or synthetic://.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A YAML config; options here override it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for detections, events and summary.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name from `models list`, or an ONNX file.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Drop detections below it.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these labels: person,car")] = None,
+    annotate: Annotated[bool, typer.Option("--annotate", help="Write annotated.mp4 to --out.")] = False,
+    contact_sheet: Annotated[
+        bool, typer.Option("--contact-sheet", help="Write contact-sheet.png to --out.")
+    ] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Play at the recording's own pace; the newest frame wins.")
+    ] = False,
+    duration: Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")] = None,
+    preprocess: Annotated[str | None, typer.Option(help="fast or exact.")] = None,
+    infer_replicas: Annotated[int | None, typer.Option(min=1, help="Processes that run the model.")] = None,
+    publish: Annotated[
+        str | None, typer.Option(help="Publish over ZeroMQ at this address: tcp://127.0.0.1:5556")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers log.")] = False,
+) -> None:
+    """Find, label and track objects in recordings, folders of images or streams.
+
+    Exit code 0 when every source ended well, 130 after Ctrl-C, else as drawn in the docs: 2 wrong usage or
+    config, 3 a source, 4 the model, 5 a result file or address, 6 transport, 7 a stage.
+
+    Example: framewire run street.mp4 --out out/street --annotate
+    """
+    given = {
+        "sources": source_names(sources) if sources else None,
+        "model.name": model,
+        "model.device": device,
+        "model.confidence": confidence,
+        "model.classes": [label.strip() for label in classes.split(",")] if classes else None,
+        "preprocess": preprocess,
+        "stages.infer.replicas": infer_replicas,
+        "run.out": str(out) if out else None,
+        "run.annotate": annotate or None,
+        "run.contact_sheet": contact_sheet or None,
+        "run.realtime": realtime or None,
+        "run.duration_s": duration,
+    }
+    whole = merged(config, given, publish)
+    code = execute(whole, Display(quiet=quiet or as_json, verbose=verbose), as_json=as_json, quiet=quiet)
+    if code:
+        raise typer.Exit(code)
+
+
+def source_names(urls: list[str]) -> dict[str, str]:
+    """A name for each source: its file's stem, made fit for topics and file names, and unique."""
+    names: dict[str, str] = {}
+    for url in urls:
+        stem = "synthetic" if url.startswith("synthetic:") else Path(url.rstrip("/")).stem
+        base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:56] or "source"
+        name, number = base, 2
+        while name in names:
+            name, number = f"{base}-{number}", number + 1
+        names[name] = url
+    return names
+
+
+def merged(path: Path | None, given: dict[str, Any], publish: str | None = None) -> Config:
+    """A config file with what was typed on the command line on top.
+
+    Args:
+        path: The config file, if any.
+        given: Values by dotted key; None for what was not typed.
+        publish: Address of one more ZeroMQ sink.
+
+    Raises:
+        ConfigError: the file or a value is wrong.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        data = load(path).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for key, value in given.items():
+        if value is None:
+            continue
+        *sections, last = key.split(".")
+        place = data
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    if publish is not None:
+        data["publish"] = [*data.get("publish", []), {"zmq": publish}]
+    if not data.get("sources"):
+        raise ConfigError(
+            "there is no source", hint="name one, such as: framewire run video.mp4 (or: framewire demo)"
+        )
+    return from_mapping(data, str(path) if path is not None else "command line")
+
+
+def execute(config: Config, display: Display, *, as_json: bool = False, quiet: bool = False) -> int:
+    """Run a config with the display; the exit code.
+
+    Raises:
+        FramewireError: something was wrong before, or ended, the run.
+    """
+    for source in config.sources.values():
+        check_source(source.url)
+    prepare(config.model.name)
+    work = Run(config, tick=display.tick)
+    received: list[int] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGHUP:
+            display.hang_up()
+        elif len(received) == 1:
+            display.say("stopping: frames under way are finished first (once more to stop at once)")
+        work.stop(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, on_signal) for number in _STOPPED}
+    try:
+        with display.shown():
+            finished = work.execute()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    hung_up = signal.SIGHUP in received
+    if not hung_up and as_json:
+        sys.stdout.write(msgspec.json.encode(finished.summary).decode() + "\n")
+    elif not hung_up and not quiet:
+        Console(highlight=False, soft_wrap=True).print(summary_tables(finished.summary))
+    if finished.outcome.error is not None:
+        raise finished.outcome.error
+    return _STOPPED[signal.Signals(received[0])] if received else 0

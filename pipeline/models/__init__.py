@@ -1,0 +1,1 @@
+"""Models: sessions that turn tensors into raw outputs, and the store that their files come from."""
