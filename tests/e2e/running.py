@@ -10,7 +10,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import Config, from_mapping
 from pipeline.runtime.plan import RestartPolicy
@@ -67,11 +66,6 @@ def assert_nothing_left() -> None:
 def lines(path: Path) -> list[dict[str, Any]]:
     """All records of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def boxes(record: dict[str, Any]) -> NDArray[np.float64]:
-    """Boxes of a frame record, sorted, (n, 4)."""
-    return np.array(sorted(d["box_xyxy"] for d in record["detections"])).reshape(-1, 4)
 
 
 def assert_each_frame_once(out: Path, source: str, frames: int) -> list[dict[str, Any]]:
