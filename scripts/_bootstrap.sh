@@ -1,9 +1,10 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: `bootstrap` makes .venv with the locked dependencies and this project in it.
 # Needs only Python 3.11 or newer; does nothing when neither the lock nor pyproject.toml has changed.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+say() { if [ -t 1 ]; then printf '\033[1m==> %s\033[0m\n' "$*"; else printf '==> %s\n' "$*"; fi; }
 fail() { printf 'error: %s\n  -> %s\n' "$1" "$2" >&2; exit 1; }
 
 find_python() {
@@ -19,7 +20,7 @@ find_python() {
 }
 
 bootstrap() {
-    local python stamp wanted
+    local python stamp wanted problem
     stamp=.venv/framewire.stamp
     if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
         python=$(find_python)
@@ -27,7 +28,10 @@ bootstrap() {
         "$python" -m venv --clear .venv
     fi
     wanted=$(.venv/bin/python - <<'PYTHON'
-import hashlib, pathlib, sys
+import hashlib
+import pathlib
+import sys
+
 parts = [pathlib.Path(name).read_bytes() for name in ("requirements.lock", "pyproject.toml")]
 print(hashlib.sha256(b"\0".join([sys.version.encode(), *parts])).hexdigest())
 PYTHON

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group
-from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.runtime.run import Run
@@ -21,6 +20,20 @@ __all__ = ["Display", "summary_tables"]
 
 _PLAIN_EVERY_S = 5.0
 _RATE_WINDOW_S = 2.0
+
+
+class _Lines(logging.Handler):
+    """Log records as lines above the progress bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        style = "bold red" if record.levelno >= logging.ERROR else "yellow"
+        text = Text.assemble((f"{level}: ", style if record.levelno >= logging.WARNING else "dim"))
+        self._console.print(text.append(self.format(record)), soft_wrap=True)
 
 
 class Display:
@@ -50,9 +63,8 @@ class Display:
             transient=True,
             disable=quiet or not self._console.is_terminal,
         )
-        handler = RichHandler(console=self._console, show_path=False, show_time=False, markup=False)
         level = logging.INFO if verbose else logging.WARNING
-        logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
+        logging.basicConfig(level=level, handlers=[_Lines(self._console)], force=True)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -85,7 +97,7 @@ class Display:
             rate = self._rate(at.source, now, at.published)
             count = f"{at.published}/{at.expected}" if at.expected else str(at.published)
             dropped = f", {at.dropped} dropped" if at.dropped else ""
-            shown = {"count": f"{count} frames{dropped}", "rate": f"{rate:.1f} fps"}
+            shown: dict[str, Any] = {"count": f"{count} frames{dropped}", "rate": f"{rate:.1f} fps"}
             if at.source not in self._tasks:
                 self._tasks[at.source] = self._progress.add_task(at.source, total=None, **shown)
             state = at.source if at.state == "running" else f"{at.source} ({at.state})"
@@ -120,7 +132,16 @@ def summary_tables(summary: dict[str, Any]) -> Group:
     Args:
         summary: The content of ``summary.json``.
     """
-    books = Table("source", "state", "decoded", "dropped", "admitted", "lost", "published", "fps")
+    books = Table(
+        Column("source", overflow="fold"),
+        "state",
+        "decoded",
+        "dropped",
+        "admitted",
+        "lost",
+        "published",
+        "fps",
+    )
     for name, source in summary["sources"].items():
         books.add_row(
             name,

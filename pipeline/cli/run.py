@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -14,13 +13,13 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.display import Display, summary_tables
-from pipeline.config import Config, from_mapping, load
+from pipeline.config import Config, from_mapping, load, name_sources
 from pipeline.errors import ConfigError
 from pipeline.models.base import prepare
 from pipeline.runtime.run import Run
 from pipeline.sources import check_source
 
-__all__ = ["execute", "merged", "run", "source_names"]
+__all__ = ["execute", "merged", "run"]
 
 _STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGHUP: 129}
 
@@ -65,7 +64,7 @@ def run(
     Example: framewire run street.mp4 --out out/street --annotate
     """
     given = {
-        "sources": source_names(sources) if sources else None,
+        "sources": name_sources(sources) if sources else None,
         "model.name": model,
         "model.device": device,
         "model.confidence": confidence,
@@ -77,55 +76,40 @@ def run(
         "run.contact_sheet": contact_sheet or None,
         "run.realtime": realtime or None,
         "run.duration_s": duration,
+        "publish": [{"zmq": publish}] if publish else None,
     }
-    whole = merged(config, given, publish)
-    code = execute(whole, Display(quiet=quiet or as_json, verbose=verbose), as_json=as_json, quiet=quiet)
+    code = execute(
+        merged(config, given), Display(quiet=quiet or as_json, verbose=verbose), as_json=as_json, quiet=quiet
+    )
     if code:
         raise typer.Exit(code)
 
 
-def source_names(urls: list[str]) -> dict[str, str]:
-    """A name for each source: its file's stem, made fit for topics and file names, and unique."""
-    names: dict[str, str] = {}
-    for url in urls:
-        stem = "synthetic" if url.startswith("synthetic:") else Path(url.rstrip("/")).stem
-        base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:56] or "source"
-        name, number = base, 2
-        while name in names:
-            name, number = f"{base}-{number}", number + 1
-        names[name] = url
-    return names
-
-
-def merged(path: Path | None, given: dict[str, Any], publish: str | None = None) -> Config:
+def merged(path: Path | None, given: dict[str, Any]) -> Config:
     """A config file with what was typed on the command line on top.
 
     Args:
         path: The config file, if any.
         given: Values by dotted key; None for what was not typed.
-        publish: Address of one more ZeroMQ sink.
 
     Raises:
         ConfigError: the file or a value is wrong.
     """
-    data: dict[str, Any] = {}
-    if path is not None:
-        data = load(path).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    overrides: dict[str, Any] = {}
     for key, value in given.items():
         if value is None:
             continue
         *sections, last = key.split(".")
-        place = data
+        place = overrides
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    if publish is not None:
-        data["publish"] = [*data.get("publish", []), {"zmq": publish}]
-    if not data.get("sources"):
+    config = load(path, overrides) if path is not None else from_mapping(overrides, "command line")
+    if not config.sources:
         raise ConfigError(
             "there is no source", hint="name one, such as: framewire run video.mp4 (or: framewire demo)"
         )
-    return from_mapping(data, str(path) if path is not None else "command line")
+    return config
 
 
 def execute(config: Config, display: Display, *, as_json: bool = False, quiet: bool = False) -> int:
@@ -158,7 +142,7 @@ def execute(config: Config, display: Display, *, as_json: bool = False, quiet: b
     hung_up = signal.SIGHUP in received
     if not hung_up and as_json:
         sys.stdout.write(msgspec.json.encode(finished.summary).decode() + "\n")
-    elif not hung_up and not quiet:
+    elif not hung_up and not quiet and finished.outcome.spec is not None:
         Console(highlight=False, soft_wrap=True).print(summary_tables(finished.summary))
     if finished.outcome.error is not None:
         raise finished.outcome.error

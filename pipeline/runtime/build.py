@@ -17,7 +17,14 @@ from pipeline.transport.ledger import Ledger
 from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
 from pipeline.transport.shm import PREFIX, Pools, SlotPool
 
-__all__ = ["Builder", "doorbell_endpoint", "frame_pool_name", "ledger_name"]
+__all__ = [
+    "Builder",
+    "doorbell_endpoint",
+    "frame_pool_name",
+    "inherit_environment",
+    "ledger_name",
+    "open_stages",
+]
 
 
 def ledger_name(run_id: str, source: str) -> str:

@@ -60,7 +60,7 @@ class Finished:
     exit_code: int
 
 
-def available_cores() -> int:
+def _available_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -75,7 +75,7 @@ def auto_replicas(device: str, threads: int) -> int:
     """
     if device not in ("auto", "cpu") or (device == "auto" and Path("/dev/nvidia0").exists()):
         return 1
-    return max(1, min(_MAX_AUTO_REPLICAS, available_cores() // max(1, threads)))
+    return max(1, min(_MAX_AUTO_REPLICAS, _available_cores() // max(1, threads)))
 
 
 def settings_of(config: Config, replicas: int) -> Settings:
@@ -84,6 +84,7 @@ def settings_of(config: Config, replicas: int) -> Settings:
         model=config.model.name,
         device=config.model.device,
         threads=config.model.threads or 1,
+        input_size=config.model.input_size,
         preprocess=config.preprocess,
         confidence=config.model.confidence,
         nms_iou=config.model.nms_iou,

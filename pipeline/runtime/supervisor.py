@@ -257,12 +257,10 @@ class Supervisor:
 
     def _faulted(self, child: ChildProcess, fault: Fault) -> None:
         error = error_of(fault)
-        if fault.fatal:
-            child.faulted = True
-            self._fail(error)
-        else:  # One source less; the others go on.
-            log.error("%s", error)
-            self._fail(error)
+        child.faulted = child.faulted or fault.fatal
+        if not fault.fatal and len(self._ledgers) > 1:
+            log.error("%s", error)  # The other sources go on, perhaps for long: say it now.
+        self._fail(error)
 
     def _begin(self) -> None:
         if self.outcome.spec is None:

@@ -113,7 +113,7 @@ def check_source(url: str) -> str:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}", hint=_CHECK_PERMISSIONS) from error
     if stat.S_ISDIR(mode):
-        image_files(path)
+        image_files(path, quiet=True)
         return kind
     if not stat.S_ISREG(mode):
         raise SourceError(f"{path} is no regular file", hint=_WHAT_TO_GIVE)
@@ -127,11 +127,12 @@ def check_source(url: str) -> str:
     return kind
 
 
-def image_files(path: Path) -> list[Path]:
+def image_files(path: Path, *, quiet: bool = False) -> list[Path]:
     """The images that a path names: itself, or those of a folder in natural order (2 before 10).
 
     Args:
         path: An image, or a folder; subfolders are not searched, hidden files are left out.
+        quiet: Do not log what was skipped.
 
     Raises:
         SourceError: the folder cannot be listed or holds no image; the message says what it holds.
@@ -152,7 +153,7 @@ def image_files(path: Path) -> list[Path]:
             hint = f"run videos one by one or together: framewire run {' '.join(videos[:3])}"
             hint += " ..." if len(videos) > 3 else ""
         raise SourceError(f"{path} holds no image, {holds}", reason="not_found", hint=hint)
-    if others:
+    if others and not quiet:
         _log.warning(
             "%s: %d images taken, %d others skipped: %s", path, len(images), len(others), _names(others)
         )

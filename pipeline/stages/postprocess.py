@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -129,9 +130,10 @@ class PostprocessStage:
         if self._classes is not None:
             unknown = sorted(set(self._classes) - set(spec.labels))
             if unknown:
+                near = get_close_matches(unknown[0], spec.labels, n=1)
                 raise ConfigError(
                     f"the model {spec.name} has no class {', '.join(unknown)}",
-                    hint=f"model.classes may name: {', '.join(spec.labels)}",
+                    hint=f"did you mean {near[0]}?" if near else f"it knows {', '.join(spec.labels)}",
                 )
             self._keep = np.array([label in self._classes for label in spec.labels])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,10 @@ def test_one_package(installed: dict[str, str], expected: str, hint: str) -> Non
 def test_a_broken_library_is_a_finding(
     broken: str, name: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = checks.import_module
-
     def fake(module: str) -> object:
         if module == broken:
             raise ImportError("libGL.so.1: cannot open shared object file")
-        return real(module)
+        return import_module(module)
 
     monkeypatch.setattr(checks, "import_module", fake)
     found = by_name(checks.run_checks())[name]

@@ -56,9 +56,7 @@ class Killer:
         self.after += 20
 
 
-@pytest.mark.parametrize(
-    "worker", ["capture-clip", "preprocess-0", "infer-0", "postprocess-0", "publish-0"]
-)
+@pytest.mark.parametrize("worker", ["capture-clip", "preprocess-0", "infer-0", "postprocess-0", "publish-0"])
 def test_a_killed_stage_loses_no_frame_of_a_file(worker: str, clip: Path, tmp_path: Path) -> None:
     killer = Killer(worker)
     config = config_for(

@@ -65,7 +65,7 @@ def test_the_pipeline_finds_what_is_there(plain: list[list[dict[str, Any]]]) -> 
         ),
         pytest.param({"groups": [["capture", "preprocess"]]}, id="capture+preprocess"),
         pytest.param(
-            {"stages": {"preprocess": {"replicas": 2}, "infer": {"replicas": 2}, "postprocess": {"replicas": 2}}},
+            {"stages": {stage: {"replicas": 2} for stage in ("preprocess", "infer", "postprocess")}},
             id="two of each",
         ),
     ],
@@ -161,5 +161,3 @@ def test_a_subscriber_in_another_process_hears_frames_and_events(tmp_path: Path)
     assert (last.kind, last.record["state"]) == ("source", "ended")
     seqs = [item.record["seq"] for item in heard if item.kind == "frame"]
     assert seqs == list(range(seqs[0], 400)), "nothing is lost between the first that was heard and the end"
-
-

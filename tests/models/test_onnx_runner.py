@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 

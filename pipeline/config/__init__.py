@@ -1,0 +1,52 @@
+"""The config: a YAML file in, a frozen `Config` out. Parses and checks; probes nothing, starts nothing.
+
+``document`` reads the text and remembers line numbers, ``model`` holds the sections, ``loading`` joins the
+two and puts what is wrong into words.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.credentials import redact
+from pipeline.config.loading import InvalidConfigError, Problem, from_mapping, load
+from pipeline.config.model import (
+    STAGES,
+    Config,
+    Events,
+    InferStage,
+    Model,
+    PublishStage,
+    Restart,
+    Run,
+    Source,
+    Stage,
+    Stages,
+    Track,
+)
+from pipeline.config.naming import name_sources
+from pipeline.config.publish import ContactSheetSink, JsonlSink, Sink, VideoSink, ZmqSink
+
+__all__ = [
+    "STAGES",
+    "Config",
+    "ContactSheetSink",
+    "Events",
+    "InferStage",
+    "InvalidConfigError",
+    "JsonlSink",
+    "Model",
+    "Problem",
+    "PublishStage",
+    "Restart",
+    "Run",
+    "Sink",
+    "Source",
+    "Stage",
+    "Stages",
+    "Track",
+    "VideoSink",
+    "ZmqSink",
+    "from_mapping",
+    "load",
+    "name_sources",
+    "redact",
+]
