@@ -53,7 +53,9 @@ def demo(
         "run.out": str(out),
         "run.annotate": True,
         "run.contact_sheet": True,
-        # What a street camera would be asked for; the small default model sees a boat in a parked bicycle.
+        # What a street camera would be asked for. The small default model is often wrong below 0.5, where it
+        # sees a boat in a parked bicycle.
+        "model.confidence": 0.5,
         "model.classes": ["person", "bicycle", "car", "motorcycle", "bus", "truck"],
     }
     display = Display(quiet=quiet)

@@ -1,10 +1,11 @@
-"""A contact sheet: one picture of frames spread evenly over a run, each with its objects and a caption."""
+"""A contact sheet: the best frames of a run, spread evenly over it, each with its objects and a caption."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from pipeline.errors import ConfigError, SinkError
 from pipeline.messages import Detections, ModelSpec
 from pipeline.sinks.base import Publication, Resume
 from pipeline.sinks.records import label_of
-from pipeline.vision.draw import draw
+from pipeline.vision.draw import draw, warm_up
 
 __all__ = ["ContactSheetSink"]
 
@@ -32,14 +33,16 @@ class _Tile:
     bgr: NDArray[np.uint8]
     detections: Detections
     time: str
+    worth: float
 
 
 class ContactSheetSink:
-    """Keep frames spread over the run, whose length is unknown, and lay them out at its end.
+    """Keep good frames spread over the run, whose length is unknown, and lay them out at its end.
 
-    Every k-th frame of each source is kept; when twice as many are kept as the sheet shows, k doubles and
-    every other one goes. Frames are scaled down when kept and drawn at the end, so the sheet costs little.
-    The tiles live in memory: after a restart of the publisher the sheet shows what came since.
+    Of every k frames of each source the one that shows most is kept (by the sum of its squared confidences,
+    the earliest of equals); when more than twice as many are kept as the sheet holds, k doubles and of two
+    neighbours the better one stays. Frames are scaled down when kept and drawn at the end, so the sheet
+    costs little. The tiles live in memory: after a restart of the publisher it shows what came since.
 
     Args:
         path: The PNG.
@@ -69,7 +72,7 @@ class ContactSheetSink:
         self._tile_width = (width - _GAP * (columns + 1)) // columns
         self._resume = resume
         self._labels: tuple[str, ...] = ()
-        self._tiles: list[_Tile] = []
+        self._tiles: dict[tuple[str, int], _Tile] = {}  # by source and window of `_every` frames
         self._every = 1
         self._seen: Counter[str] = Counter()
 
@@ -86,15 +89,19 @@ class ContactSheetSink:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
+        warm_up()
         return Resume()
 
     def write(self, item: Publication) -> None:
-        """Keep the frame when its turn has come."""
+        """Keep the frame if it is the best of its window so far."""
         if item.header is None or item.result is None:
             return
         index = self._seen[item.header.source]
         self._seen[item.header.source] += 1
-        if index % self._every:
+        found = item.result.detections
+        worth = float((found.scores**2).sum())
+        window = (item.header.source, index // self._every)
+        if window in self._tiles and self._tiles[window].worth >= worth:
             return
         bgr = item.picture()
         if bgr is None:
@@ -105,10 +112,10 @@ class ContactSheetSink:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         small = np.asarray(cv2.resize(bgr, size, interpolation=how), dtype=np.uint8)
-        found = item.result.detections
         factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
         moved = Detections(found.boxes_xyxy * factor, found.scores, found.class_ids, found.track_ids)
-        self._tiles.append(_Tile(item.header.source, index, small, moved, _clock(item.header.pts_ns)))
+        time = _clock(item.header.pts_ns)
+        self._tiles[window] = _Tile(item.header.source, index, small, moved, time, worth)
         self._thin()
 
     def close(self) -> list[str]:
@@ -128,20 +135,26 @@ class ContactSheetSink:
             scratch.replace(self._path)
         except OSError as error:
             raise self._error(error.strerror or str(error)) from error
-        self._tiles = []
+        self._tiles = {}
         return [str(self._path)]
 
     def _thin(self) -> None:
         limit = 2 * self._columns * self._rows
-        # The first frame of every source stays, so with very many sources more than the limit may stay.
-        while len(self._tiles) > limit and any(tile.index for tile in self._tiles):
+        # One tile of every source stays, so with very many sources more than the limit may stay.
+        while len(self._tiles) > limit and any(window for _, window in self._tiles):
             self._every *= 2
-            self._tiles = [tile for tile in self._tiles if tile.index % self._every == 0]
+            tiles, self._tiles = self._tiles, {}
+            for tile in sorted(tiles.values(), key=lambda tile: tile.index):
+                window = (tile.source, tile.index // self._every)
+                if window not in self._tiles or tile.worth > self._tiles[window].worth:
+                    self._tiles[window] = tile
 
     def _sheet(self) -> NDArray[np.uint8]:
-        tiles = sorted(self._tiles, key=lambda tile: (tile.source, tile.index))
+        tiles = sorted(self._tiles.values(), key=lambda tile: (tile.source, tile.index))
         count = min(len(tiles), self._columns * self._rows)
-        chosen = [tiles[i] for i in np.linspace(0, len(tiles) - 1, count).round().astype(int)]
+        edges = np.linspace(0, len(tiles), count + 1).round().astype(int).tolist()
+        parts = [tiles[first:end] for first, end in pairwise(edges)]
+        chosen = [max(part, key=lambda tile: tile.worth) for part in parts]
         high = max(tile.bgr.shape[0] for tile in chosen)
         rows = -(-count // self._columns)
         step_x, step_y = self._tile_width + _GAP, high + _CAPTION + _GAP

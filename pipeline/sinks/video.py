@@ -16,7 +16,7 @@ from pipeline.errors import SinkError
 from pipeline.messages import FrameHeader, ModelSpec
 from pipeline.sinks._parts import TICKS, PartInfo, PartWriter, join_parts, read_part
 from pipeline.sinks.base import Publication, Resume
-from pipeline.vision.draw import draw
+from pipeline.vision.draw import draw, warm_up
 
 __all__ = ["VideoSink", "fit"]
 
@@ -60,6 +60,7 @@ class VideoSink:
                 self._videos[source] = _Video(self._target(source), self._resume)
         except OSError as error:
             raise self._error(self._path, error) from error
+        warm_up()
         return Resume()
 
     def write(self, item: Publication) -> None:

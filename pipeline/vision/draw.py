@@ -14,7 +14,7 @@ from pipeline.messages import Detections
 if TYPE_CHECKING:
     import supervision as sv
 
-__all__ = ["draw"]
+__all__ = ["draw", "warm_up"]
 
 # Luminance above which black text reads better than white: ITU-R BT.601 weights, mid-grey.
 _LIGHT = 140
@@ -22,6 +22,12 @@ _LIGHT = 140
 # Labels are moved off each other and into the frame up to this many objects: the search is quadratic
 # (6 ms for 40 labels, 65 ms for 100), and beyond it there is no room to move them to.
 _MOST_SPREAD = 40
+
+
+def warm_up() -> None:
+    """Load what drawing needs now, so that the first frame does not wait a second for it."""
+    blank = np.zeros((16, 16, 3), np.uint8)
+    draw(blank, Detections([[2, 2, 8, 8]], [0.5], [0]), ("",))
 
 
 def draw(bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:
