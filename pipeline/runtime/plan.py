@@ -124,14 +124,16 @@ class RestartPolicy(msgspec.Struct, frozen=True):
         window_s: Length of that window.
         backoff_s: Wait before the first restart; doubles with each further one in the window.
         backoff_max_s: Longest wait.
-        silent_s: A worker unheard for so long is killed.
-        busy_s: A worker busy with one message for so long is killed.
+        open_s: A worker that has not said its first word for so long after its start is killed.
+        silent_s: One unheard for so long is killed.
+        busy_s: One busy with the same message for so long is killed.
     """
 
     budget: int = 5
     window_s: float = 60.0
     backoff_s: float = 0.1
     backoff_max_s: float = 5.0
+    open_s: float = 120.0
     silent_s: float = 10.0
     busy_s: float = 60.0
 

@@ -57,7 +57,7 @@ class ChildProcess:
     @property
     def alive(self) -> bool:
         """Whether the process exists, or will be started again."""
-        return self._process is not None
+        return self._process is not None or self._due is not None
 
     @property
     def pid(self) -> int | None:
@@ -106,9 +106,11 @@ class ChildProcess:
 
     def hung(self) -> bool:
         """Whether it has been silent, or busy with one message, for too long."""
-        if self._process is None or not self.opened:
-            return False  # Loading a model takes as long as it takes; `ready_timeout_s` bounds it.
+        if self._process is None:
+            return False
         silent_s = time.monotonic() - self._heard_at
+        if not self.opened:  # Interpreter and libraries load before the first word is said.
+            return silent_s > self._policy.open_s
         return silent_s > self._policy.silent_s or self._busy_s > self._policy.busy_s
 
     def collect(self) -> bool:

@@ -84,6 +84,7 @@ class Supervisor:
         self._stop_reason = ""
         self._stop_by: float | None = None
         self._second_stop = False
+        self._winding_down = False
         self.outcome = Outcome()
 
     def stop(self, reason: str) -> None:
@@ -174,6 +175,7 @@ class Supervisor:
 
     def _wind_down(self) -> None:
         """Stop what is left, in pipeline order, so that each stage has seen the last of the one before."""
+        self._winding_down = True
         for child in self._children.values():
             if child.captures and not child.done and "publish" not in child.stages:
                 child.kill()
@@ -254,6 +256,8 @@ class Supervisor:
             self._send(name, Go())
             if self._stop_by is not None:
                 self._send(name, Stop(self._stop_reason))
+        if self._winding_down:  # It was killed while it closed its files: it shall do just that.
+            self._send(name, Stop("end of run"))
 
     def _faulted(self, child: ChildProcess, fault: Fault) -> None:
         error = error_of(fault)
@@ -271,7 +275,7 @@ class Supervisor:
                 self._send(name, Begin(self.outcome.spec))
 
     def _died(self, name: str, child: ChildProcess) -> None:
-        if child.done or child.faulted:
+        if child.done or child.faulted or (self._winding_down and "publish" not in child.stages):
             return
         stage = child.stages[-1] if len(child.stages) == 1 else child.stages[0]
         words = child.last_words()

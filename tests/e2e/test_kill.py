@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import psutil
 import pytest
 
@@ -94,6 +95,24 @@ def test_all_stages_killed_one_after_the_other(clip: Path, tmp_path: Path) -> No
     assert finished.exit_code == 0
     assert finished.summary["sources"]["clip"]["published"] == FRAMES
     assert_each_frame_once(tmp_path / "out", "clip", FRAMES)
+
+
+def test_publish_killed_while_it_closes_its_files(clip: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def tick(run: Run) -> None:
+        pids = run.supervisor.pids()
+        if not killed and "infer-0" not in pids and "publish-0" in pids and run.supervisor.running:
+            killed.append(pids["publish-0"])
+            os.kill(pids["publish-0"], signal.SIGKILL)
+
+    config = config_for(tmp_path / "out", {"clip": str(clip)}, run={"annotate": True})
+    finished = execute(config, tick)
+    assert len(killed) == 1
+    assert finished.exit_code == 0, finished.outcome.error
+    assert_each_frame_once(tmp_path / "out", "clip", FRAMES)
+    with av.open(str(tmp_path / "out" / "annotated.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == FRAMES
 
 
 def test_a_stopped_stage_is_noticed_and_replaced(clip: Path, tmp_path: Path) -> None:
