@@ -90,6 +90,8 @@ def settings_of(config: Config, replicas: int) -> Settings:
         nms_iou=config.model.nms_iou,
         classes=config.model.classes,
         algorithm=config.track.algorithm,
+        # One window for both: what the tracker could still find again has not ended.
+        track_options={} if config.track.algorithm == "none" else {"lost_s": config.track.lost_after_s},
         update_interval_s=config.events.update_interval_s,
         lost_after_s=config.track.lost_after_s,
         # Two frames for each replica keep it busy, the rest covers the stages around it.

@@ -22,11 +22,45 @@ PixelFormat = Literal["bgr24", "i420"]
 _MAX_PLANS = 64
 
 
+def _to_bgr() -> NDArray[np.float32]:
+    """Limited-range BT.601 to BGR, float32 (3, 4): factors of Y, U, V and what is added."""
+    red, blue = 0.299, 0.114
+    green = 1 - red - blue
+    luma, chroma = 255 / 219, 2 * 255 / 224
+    factors = np.array(
+        [
+            [luma, chroma * (1 - blue), 0],
+            [luma, -chroma * blue * (1 - blue) / green, -chroma * red * (1 - red) / green],
+            [luma, 0, chroma * (1 - red)],
+        ]
+    )
+    # FFmpeg, and with it the models' reference code, cuts each product off where we round their sum:
+    # half a level darker for grey, up to 1 (green 1.5) for colours. The middle is nearest to both.
+    darker = np.array([0.5, 0.75, 0.5])
+    offsets = -factors @ (16, 128, 128) - darker
+    return np.hstack([factors, offsets[:, None]]).astype(np.float32)
+
+
+_YUV_TO_BGR = _to_bgr()
+_YUV_TO_RGB = np.ascontiguousarray(_YUV_TO_BGR[::-1])
+
+
 class TensorFiller:
     """Writes letterboxed model inputs. One instance belongs to one thread: it keeps scratch pictures.
 
     An I420 frame is scaled plane by plane and converted to BGR or RGB at the size needed, which costs a
-    fraction of converting the whole frame and differs from it only by rounding and chroma filtering.
+    fraction of converting the whole frame and differs from it only by rounding and chroma filtering. Of
+    the detections that the whole frame gives (YOLOX-nano, 5,137 objects of five videos), these are found
+    again with an IoU of 0.9, and so much does a 720p frame cost:
+
+    - chroma scaled to half the size needed, then OpenCV's I420 conversion: 97.6 %, 0.37 ms;
+    - chroma scaled to the full size needed, luma cut to 16..235: 97.4 %, 0.45 ms;
+    - the same without cutting, as whiter than white keeps its tint: 98.6 %, 0.40 ms;
+    - the same with FFmpeg's rounding, see `_to_bgr`: 98.7 %, 0.40 ms, which is what this does;
+    - chroma doubled without filtering before it is scaled, as FFmpeg does: 99.1 %, 0.6 to 0.9 ms.
+
+    The rest is the models' own: noise of half a grey level costs 0.5 %, nearly all of it by NMS choosing
+    another box of the same object.
 
     Args:
         spec: The model. The placed size is rounded as `letterbox.rounding_of` its letterbox says.
@@ -156,20 +190,12 @@ class TensorFiller:
             if rgb:
                 cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB, dst=target)
             return
-        even_h, even_w = height + height % 2, width + width % 2
-        packed = self._scratch_of("i420", (even_h * 3 // 2, even_w))
-        y, u, v = _views_of(packed)
-        cv2.resize(planes[0], (width, height), dst=y[:height, :width], interpolation=cv2.INTER_LINEAR)
-        for plane, view in zip(planes[1:], (u, v), strict=True):
-            cv2.resize(plane, (even_w // 2, even_h // 2), dst=view, interpolation=cv2.INTER_LINEAR)
-        code = cv2.COLOR_YUV2RGB_I420 if rgb else cv2.COLOR_YUV2BGR_I420
-        if (even_h, even_w) == (height, width):
-            cv2.cvtColor(packed, code, dst=target)
-            return
-        # The odd row or column of luma is cut off again: its content does not matter.
-        converted = self._scratch_of("even", (even_h, even_w, 3))
-        cv2.cvtColor(packed, code, dst=converted)
-        target[...] = converted[:height, :width]
+        layers = list(self._scratch_of("layers", (3, height, width)))
+        for plane, layer in zip(planes, layers, strict=True):
+            cv2.resize(plane, (width, height), dst=layer, interpolation=cv2.INTER_LINEAR)
+        merged = self._scratch_of("merged", target.shape)
+        cv2.merge(layers, dst=merged)
+        cv2.transform(merged, _YUV_TO_RGB if rgb else _YUV_TO_BGR, dst=target)
 
     def _scratch_of(self, name: str, shape: tuple[int, ...]) -> Plane:
         found = self._scratch.get(name)
