@@ -100,7 +100,8 @@ class Display:
             shown: dict[str, Any] = {"count": f"{count} frames{dropped}", "rate": f"{rate:.1f} fps"}
             if at.source not in self._tasks:
                 self._tasks[at.source] = self._progress.add_task(at.source, total=None, **shown)
-            state = at.source if at.state == "running" else f"{at.source} ({at.state})"
+            at_work = "starting" if not run.supervisor.running else at.state
+            state = at.source if at_work == "running" else f"{at.source} ({at_work})"
             self._progress.update(
                 self._tasks[at.source],
                 description=state,

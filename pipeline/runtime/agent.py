@@ -42,6 +42,10 @@ class Agent:
         connect: Makes the control socket; called in the agent's thread.
         lifeline: File descriptor that the supervisor holds the other end of; -1 for none.
         beat_s: Time between two beats.
+
+    Attributes:
+        busy_since: Monotonic time since which the main thread has worked on one message; None when idle.
+        summary: What the next beat says; replaced by the main thread, never changed in place.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Agent:
             os.set_blocking(fd, False)
         self._closing = threading.Event()
         self.busy_since: float | None = None
-        self.summary: Callable[[], dict[str, Any]] = dict
+        self.summary: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
         self._thread.start()
 
@@ -109,7 +113,7 @@ class Agent:
                 if time.monotonic() >= next_beat:
                     since = self.busy_since
                     busy_s = 0.0 if since is None else time.monotonic() - since
-                    client.send(encode(Beat(busy_s, self.summary())))
+                    client.send(encode(Beat(busy_s, self.summary)))
                     next_beat = time.monotonic() + self._beat_s
                 self._hear(client)
                 if watching and self._is_cut():

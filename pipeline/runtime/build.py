@@ -224,6 +224,6 @@ def open_stages(stages: list[Stage]) -> ModelSpec | None:
 def inherit_environment() -> dict[str, str]:
     """The environment for children: threads of the numeric libraries must not multiply by processes."""
     environment = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         environment.setdefault(name, "1")
     return environment

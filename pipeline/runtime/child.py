@@ -12,6 +12,8 @@ import os
 import signal
 import struct
 import sys
+import threading
+import time
 from typing import Any
 
 import msgspec
@@ -34,6 +36,7 @@ EXIT_FAULT = 70
 
 _LENGTH = struct.Struct("<I")
 _WAIT_S = 0.25
+_SUMMARY_S = 0.5
 
 
 def control_endpoint(run_dir: str) -> str:
@@ -78,6 +81,7 @@ class _Child:
             lifeline=sys.stdin.fileno(),
         )
         self._waiting: list[Command] = []
+        self._worker: Worker | None = None
         root = logging.getLogger()
         root.setLevel(logging.INFO)
         root.addHandler(AgentLog(self._agent, plan.name))
@@ -135,7 +139,15 @@ class _Child:
                 capture.close()
             for stage in stages:
                 stage.close()
-        agent.report(Finished(agent.summary()))
+        agent.report(Finished(self._summary(stages, captures)))
+
+    def _summary(self, stages: list[Stage], captures: list[CaptureStage]) -> dict[str, Any]:
+        summary: dict[str, Any] = {"stale": self._worker.stale if self._worker is not None else 0}
+        for stage in stages:
+            summary |= stage.summary()
+        if captures:
+            summary["decode_errors"] = {c.source.name: c.decode_errors for c in captures}
+        return summary
 
     def _serve(self, stages: list[Stage], captures: list[CaptureStage]) -> None:
         builder, agent = self._builder, self._agent
@@ -144,7 +156,7 @@ class _Child:
         worker = Worker(
             stages=stages, captures=captures, inlet=inlet, outlet=outlet, pools=builder.pools, commands=agent
         )
-        agent.summary = lambda: _summary(worker, stages, captures)
+        self._worker = worker
         waiter = Waiter()
         waiter.add(agent.wake_fd)
         if inlet is not None:
@@ -161,25 +173,28 @@ class _Child:
                 capture.open()
         for command in self._waiting:
             worker.obey(command)
+        next_summary = 0.0
         while worker.step() or not worker.finished:
+            if time.monotonic() >= next_summary:
+                agent.summary = self._summary(stages, captures)
+                next_summary = time.monotonic() + _SUMMARY_S
             if worker.idle:
                 waiter.wait(_WAIT_S)
                 for bell in bells:
                     bell.silence()
 
 
-def _summary(worker: Worker, stages: list[Stage], captures: list[CaptureStage]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"stale": worker.stale}
-    for stage in stages:
-        summary |= stage.summary()
-    if captures:
-        summary["decode_errors"] = {c.source.name: c.decode_errors for c in captures}
-    return summary
+def _fatal_in_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread that dies must take the process with it: the supervisor replaces processes, not threads."""
+    threading.__excepthook__(args)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def main() -> int:
     """Entry point of a child process."""
     faulthandler.enable()
+    threading.excepthook = _fatal_in_thread
     # The supervisor owns the terminal: a Ctrl-C there is its business, and it tells us to stop in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.errors import BY_NAME, FramewireError, MessageError
+from pipeline.errors import BY_NAME, FramewireError, MessageError, SourceError
 from pipeline.messages import ModelSpec
 
 __all__ = [
@@ -35,7 +35,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
-    """Something is wrong; ``fatal`` if starting again would not help."""
+    """Something is wrong; ``fatal`` if starting again would not help. ``reason`` is a source's."""
 
     error: str
     message: str
@@ -43,6 +43,7 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
     stage: str
     source: str
     fatal: bool
+    reason: str = ""
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
@@ -122,10 +123,16 @@ def decode_command(body: bytes) -> Command:
 
 def fault_of(error: FramewireError, *, stage: str = "", fatal: bool = True) -> Fault:
     """An error as data that can cross a process edge."""
-    return Fault(type(error).__name__, error.message, error.hint, error.stage or stage, error.source, fatal)
+    reason = error.reason if isinstance(error, SourceError) else ""
+    return Fault(
+        type(error).__name__, error.message, error.hint, error.stage or stage, error.source, fatal, reason
+    )
 
 
 def error_of(fault: Fault) -> FramewireError:
     """The error that a `Fault` stands for."""
     kind = BY_NAME.get(fault.error, FramewireError)
-    return kind(fault.message, hint=fault.hint, stage=fault.stage, source=fault.source)
+    error = kind(fault.message, hint=fault.hint, stage=fault.stage, source=fault.source)
+    if isinstance(error, SourceError):
+        error.reason = fault.reason
+    return error

@@ -20,8 +20,8 @@ from pipeline.transport.shm import PREFIX, shm_dir
 __all__ = ["RunDir", "runtime_root", "stale_runs", "sweep"]
 
 _LOCK = "lock"
+_UNBORN = "."
 _PATH_MAX = 107  # of a unix socket, Linux; 103 on macOS
-_LONGEST_NAME = 80
 
 
 def runtime_root() -> Path:
@@ -54,9 +54,12 @@ class RunDir:
             raise TransportError(
                 f"{root} is too long a path for a socket", hint="set FRAMEWIRE_RUNTIME_DIR to a shorter one"
             )
-        self.path.mkdir(mode=0o700)
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        # Made and locked under a name that no sweep looks at: a folder without a lock is a dead run's.
+        unborn = root / f"{_UNBORN}{self.run_id}"
+        unborn.mkdir(mode=0o700)
+        self._lock = os.open(unborn / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unborn.rename(self.path)
 
     def __enter__(self) -> RunDir:
         return self
@@ -81,10 +84,12 @@ def stale_runs() -> list[Path]:
     root = runtime_root()
     stale = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        lock = path / _LOCK
-        if not lock.exists():
+        if path.name.startswith(_UNBORN):
             continue
-        fd = os.open(lock, os.O_RDWR)
+        try:
+            fd = os.open(path / _LOCK, os.O_RDWR)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # Not a run, or another start has just swept it.
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             stale.append(path)

@@ -189,7 +189,7 @@ class Supervisor:
         self._send(name, Stop("end of run"))
         deadline = time.monotonic() + bound_s
         while time.monotonic() < deadline:
-            self._turn(watch=False)
+            self._turn()
             if not child.alive:
                 return
         if last:
@@ -208,7 +208,7 @@ class Supervisor:
 
     # --- one turn -----------------------------------------------------------------------------------
 
-    def _turn(self, *, watch: bool = True) -> None:
+    def _turn(self) -> None:
         heard = self._control.receive(_POLL_S)
         while heard is not None:
             self._hear(*heard)
@@ -216,7 +216,7 @@ class Supervisor:
         for name, child in self._children.items():
             if child.collect():
                 self._died(name, child)
-            elif watch and child.hung():
+            elif child.hung():
                 log.warning("%s: silent or stuck, killed", name)
                 child.kill()
                 self._died(name, child)

@@ -17,6 +17,8 @@ __all__ = ["Edge", "Placement", "edges", "make_groups", "plan_workers"]
 #: and more where the consumer is quick and the producer should never wait for a grant.
 WINDOWS = {"preprocess": 2, "infer": 2, "postprocess": 4, "publish": 8}
 
+_PORT_MAX = 65535
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -103,9 +105,11 @@ def _endpoint(stage: str, replica: int, run_dir: str, placement: Placement) -> s
     if not address:
         return f"ipc://{run_dir}/{stage}-{replica}"
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    if not port.isdigit() or not 0 < int(port) + replica <= _PORT_MAX:
         raise ConfigError(
-            f"stages.{stage}.address {address!r} has no port", hint="write it as tcp://127.0.0.1:7001"
+            f"stages.{stage}.address {address!r}: replica {replica} has no port"
+            + (f" ({int(port) + replica})" if port.isdigit() else ""),
+            hint="write it as tcp://127.0.0.1:7001; further replicas take the ports after it",
         )
     return f"{host}:{int(port) + replica}"
 
@@ -129,6 +133,7 @@ def plan_workers(
     workers: list[WorkerPlan] = []
     peers: tuple[Peer, ...] = ()
     window, inline = 2, False
+    next_tracks = False
     for group in reversed(groups):
         first, count = group[0], _replicas(group, placement)
         common = WorkerPlan(
@@ -142,7 +147,7 @@ def plan_workers(
             outlets=peers,
             outlet_window=window,
             inline=inline,
-            sharded="infer" in group and "postprocess" not in group and len(peers) > 1,
+            sharded=next_tracks and len(peers) > 1,
         )
         members = _captures(common, sources) if first == "capture" else _replicated(common, count, placement)
         workers = members + workers
@@ -150,6 +155,8 @@ def plan_workers(
             peers = tuple(Peer(member.name, member.inlet) for member in members)
             window = WINDOWS[first]
             inline = bool((placement.addresses or {}).get(first))
+        # Tracks are state: all frames of a source go to the one replica that owns them.
+        next_tracks = "postprocess" in group
     return tuple(workers)
 
 

@@ -88,6 +88,8 @@ class Worker:
             self._outlet.pump()
         moved = self._flush()
         if self._outbox or (self._outlet is not None and not self._outlet.ready()):
+            if self._inlet is not None:
+                self._inlet.pump()  # Left in the socket, it would keep waking us while we wait for credit.
             return moved
         delivery = self._receive()
         if delivery is None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.errors import SourceError, StaleSlotError
+from pipeline.errors import PoolError, SourceError, StaleSlotError
 from pipeline.messages import Blob, EndOfStream, Frame, FrameHeader, Lost, Message
 from pipeline.sources.base import Picture, Source
 from pipeline.stages.base import passed
@@ -151,12 +151,13 @@ class CaptureStage:
         ledger = self.ledger
         unresolved = ledger["decoded"] - ledger["admitted"] - sum(ledger.dropped().values())
         if ledger["pool"]:
-            self._pool = self._attach_pool(ledger["pool"])
-            leased = [codec.decode(descriptor) for _, descriptor in self._pool.leased()]
-            newest = max((m.header.seq for m in leased if isinstance(m, Frame)), default=-1)
-            if newest >= ledger["admitted"]:  # Killed between leasing the slot and booking it.
-                ledger["admitted"] = newest + 1
-                ledger["decoded"] = max(ledger["decoded"], newest + 1)
+            self._attach_pools(ledger["pool"])
+            headers = [frame.header for _, _, frame in self._leased()]
+            newest = max(headers, key=lambda header: header.seq, default=None)
+            if newest is not None and newest.seq >= ledger["admitted"]:
+                # Killed between leasing the slot and booking it.
+                ledger["last_pts_ns"] = newest.pts_ns
+                ledger["admitted"] = newest.seq + 1
                 unresolved = max(0, unresolved - 1)
             self.resend("capture_died")
         if unresolved > 0:
@@ -182,7 +183,10 @@ class CaptureStage:
         Call it only with credit in hand: what it returns is admitted.
         """
         if self._again:
-            return self._again.popleft()
+            message = self._again.popleft()
+            if isinstance(message, Frame):
+                self._pool_of(message).attempt(message.lease.slot)
+            return message
         if self._ending is not None:
             return None
         try:
@@ -199,20 +203,17 @@ class CaptureStage:
     def resend(self, cause: str) -> None:
         """A later stage died: send again what is under way; for a live source count it lost instead."""
         frames: list[Message] = []
-        for pool in (*self._old_pools, *([self._pool] if self._pool else [])):
-            for slot, descriptor in pool.leased():
-                frame = codec.decode(descriptor)
-                assert isinstance(frame, Frame)
-                if frame.header.seq < self.ledger["next_publish"]:
-                    pool.release(frame.lease)
-                    continue
-                attempts = pool.attempt(slot)
-                if self.source.live or attempts >= _MAX_ATTEMPTS:
-                    stage = cause.removesuffix("_died")
-                    reason = f"{stage} died" + (f" {attempts} times with it" if attempts > 1 else "")
-                    frames.append(Lost(frame.header, frame.spans, frame, cause, reason))
-                else:
-                    frames.append(frame)
+        for pool, slot, frame in self._leased():
+            if frame.header.seq < self.ledger["next_publish"]:
+                pool.release(frame.lease)
+                continue
+            attempts = pool.attempts(slot)
+            if self.source.live or attempts >= _MAX_ATTEMPTS:
+                stage = cause.removesuffix("_died")
+                reason = f"{stage} died" + (f" {attempts} times with it" if attempts > 1 else "")
+                frames.append(Lost(frame.header, frame.spans, frame, cause, reason))
+            else:
+                frames.append(frame)
         frames.sort(key=lambda m: m.header.seq if isinstance(m, Frame | Lost) else 0)
         self._again = deque(frames)
         if self._ending is not None:
@@ -228,6 +229,31 @@ class CaptureStage:
         if self._newest is not None:
             self._newest.stop()
         self.source.close()
+
+    def _attach_pools(self, newest: int) -> None:
+        """Map what an earlier incarnation made: the pool in use, and older ones with frames under way."""
+        for number in range(1, newest + 1):
+            try:
+                pool = self._attach_pool(number)
+            except (StaleSlotError, PoolError):
+                continue  # Drained and removed, or killed before it was complete: nothing lies in it.
+            if number == newest:
+                self._pool = pool
+            else:
+                self._old_pools.append(pool)
+
+    def _leased(self) -> list[tuple[SlotPool, int, Frame]]:
+        found = []
+        for pool in (*self._old_pools, *([self._pool] if self._pool else [])):
+            for slot, descriptor in pool.leased():
+                frame = codec.decode(descriptor)
+                assert isinstance(frame, Frame)
+                found.append((pool, slot, frame))
+        return found
+
+    def _pool_of(self, frame: Frame) -> SlotPool:
+        pools = (*self._old_pools, *([self._pool] if self._pool else []))
+        return next(pool for pool in pools if pool.name == frame.lease.pool)
 
     def _fail(self, error: SourceError) -> None:
         self._on_error(error)
@@ -267,8 +293,9 @@ class CaptureStage:
             if leased >= self._in_flight or not self._pool.free():
                 return None  # The reading thread goes on and keeps the newest.
         picture, ended, decoded, superseded = self._newest.take()
-        self.ledger["dropped_superseded"] += superseded
+        # First what comes in, then where it went: killed in between, the difference is what was dropped.
         self.ledger["decoded"] += decoded
+        self.ledger["dropped_superseded"] += superseded
         if self._stop_reason:
             self._newest.stop()
             late, _, more, replaced = self._newest.take()
@@ -306,6 +333,7 @@ class CaptureStage:
         spans = passed(self.name, (), picture.captured_ns, start_ns)
         frame = Frame(header, spans, lease, tuple(blobs), picture.pixel_format)
         pool.commit(slot, codec.encode(frame))
+        pool.attempt(slot)
         ledger["last_pts_ns"] = picture.pts_ns
         ledger["admitted"] += 1
         return frame
@@ -324,9 +352,9 @@ class CaptureStage:
         if pool is None or pool.slot_bytes < size:
             if pool is not None:
                 self._old_pools.append(pool)
-            number = self.ledger["pool"] + 1
+            # Booked before it is made: killed in between, its number is passed over, not taken twice.
+            number = self.ledger["pool"] = self.ledger["pool"] + 1
             pool = self._pool = self._make_pool(number, self._slots, size)
-            self.ledger["pool"] = number
         for old in [p for p in self._old_pools if p.free() == p.slots]:
             self._old_pools.remove(old)
             old.unlink()

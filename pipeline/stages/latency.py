@@ -64,8 +64,8 @@ class Latencies:
         histogram.add(duration_ns)
 
     def counts(self) -> dict[str, dict[int, int]]:
-        """All as plain data. A beat may ask for it from another thread, hence the list."""
-        return {name: histogram.counts() for name, histogram in list(self.by_name.items())}
+        """All as plain data."""
+        return {name: histogram.counts() for name, histogram in self.by_name.items()}
 
     def merge(self, counts: dict[str, dict[int, int]]) -> None:
         """Add what another's `counts` gave."""

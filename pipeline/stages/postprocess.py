@@ -222,7 +222,7 @@ class PostprocessStage:
         events: tuple[Event, ...] = ()
         if stream.epoch != header.epoch:
             if stream.epoch is not None:
-                events = stream.lifecycle.finish("epoch_change", header.captured_at)
+                events = stream.lifecycle.finish("epoch_changed", header.captured_at)
                 stream.tracker.reset()
             stream.epoch = header.epoch
         failed = bool(item.reason or item.lost)

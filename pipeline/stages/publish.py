@@ -81,7 +81,13 @@ class PublishStage:
         ledgers = [self._ledger_of(source) for source in self._sources]
         self._sequence = max(
             [resume.next_sequence for resume in resumes]
-            + [ledger["event_base"] + ledger["event_count"] for ledger in ledgers],
+            + [ledger["event_next"] for ledger in ledgers]
+            # Numbers of a frame that was killed on its way to the sinks are its own.
+            + [
+                ledger["event_base"] + ledger["event_count"]
+                for ledger in ledgers
+                if ledger["event_seq"] > ledger["next_publish"]
+            ],
             default=0,
         )
 
@@ -129,7 +135,7 @@ class PublishStage:
             seq = self._stream(source).next_seq
             events = self._numbered(source, seq, self._interrupted(source, time.time()))
             try:
-                self._write(Publication(None, None, events, lambda: None, None))
+                self._write(source, Publication(None, None, events, lambda: None, None))
             except FramewireError as error:
                 failure = error
         for sink in self._sinks:
@@ -170,15 +176,18 @@ class PublishStage:
         record = frame_record(result, self._spec, start_ns)
         events = tuple(msgspec.structs.replace(e, latency_ms=record["latency_ms"]) for e in events)
         numbered = self._numbered(header.source, header.seq, events)
-        self._write(Publication(header, record, numbered, picture, result))
+        self._write(header.source, Publication(header, record, numbered, picture, result))
         end_ns = time.monotonic_ns()
         self._account(result, start_ns, end_ns)
         ledger = self._ledger_of(header.source)
-        if result.lost:
+        counted = ledger["published"] + sum(ledger.lost().values())
+        if counted > header.seq:
+            pass  # Killed between this account and `next_publish`, it comes a second time.
+        elif result.lost:
             ledger[f"lost_{result.lost if result.lost in LOST_CAUSES else 'stopped'}"] += 1
         else:
-            ledger["failed"] += result.status == "failed"
             ledger["published"] += 1
+            ledger["failed"] += result.status == "failed"
         ledger["next_publish"] = header.seq + 1
         self._return(result)
 
@@ -203,7 +212,7 @@ class PublishStage:
         self._remember(item.events)
         left = self._interrupted(item.source, item.at)
         events = self._numbered(item.source, item.seq, (*item.events, *left, state))
-        self._write(Publication(None, None, events, lambda: None, None))
+        self._write(item.source, Publication(None, None, events, lambda: None, None))
         ledger = self._ledger_of(item.source)
         ledger["ended"] = 1
         self._ring(item.source)
@@ -241,14 +250,17 @@ class PublishStage:
         if ledger["event_seq"] == seq + 1 and ledger["event_count"] == len(events):
             first = ledger["event_base"]
         elif events:
+            ledger["event_seq"] = 0  # Until all three are written.
             ledger["event_base"], ledger["event_count"] = first, len(events)
             ledger["event_seq"] = seq + 1
         self._sequence = max(self._sequence, first + len(events))
         return tuple(event_record(event, first + at, self._run_id) for at, event in enumerate(events))
 
-    def _write(self, item: Publication) -> None:
+    def _write(self, source: str, item: Publication) -> None:
         for sink in self._sinks:
             sink.write(item)
+        if item.events:
+            self._ledger_of(source)["event_next"] = item.events[-1]["sequence"] + 1
 
     def _return(self, result: Result) -> None:
         if result.frame is not None and self._pools.release(result.frame.lease):

@@ -70,6 +70,9 @@ class Inlet(Protocol):
     def receive(self) -> Delivery | None:
         """The next message, taking producers in turn; None when nothing is waiting. Never blocks."""
 
+    def pump(self) -> None:
+        """Take in what has arrived without handing it out; call it while nothing can be received."""
+
     def done(self, delivery: Delivery) -> None:
         """The message was handled: give its credit and its lease back to the producer."""
 
@@ -93,7 +96,10 @@ class Outlet(Protocol):
         """
 
     def drop_peer(self, peer: str) -> None:
-        """The named peer has died: take back what was leased to it and send it nothing until it is back."""
+        """The named peer has died: send it nothing until it is back.
+
+        What was leased to it comes back at the latest when its successor is heard.
+        """
 
     def pump(self) -> None:
         """Take in grants and greet silent peers; call it at least twice a second."""

@@ -76,7 +76,7 @@ def decode(data: bytes | memoryview) -> Message:
         )
     try:
         message: Message = _decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
         raise MessageError(f"bytes that are not a message: {error}") from error
     return message
 

@@ -48,6 +48,7 @@ _PLAIN = (
     "event_seq",
     "event_base",
     "event_count",
+    "event_next",
 )
 _FIELDS = (*_PLAIN, *(f"dropped_{c}" for c in DROP_CAUSES), *(f"lost_{c}" for c in LOST_CAUSES))
 _INDEX = {name: at for at, name in enumerate(_FIELDS)}
@@ -61,8 +62,9 @@ class Ledger:
 
     Besides the books it holds what a restarted stage needs to go on where its predecessor was killed:
     ``next_publish`` (number of the first frame not yet published), ``next_track_id``, ``last_pts_ns`` (of the
-    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, and of the frame last handed
-    to the sinks the numbers of its events (``event_seq`` is that frame's ``seq`` plus one).
+    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, of the frame last handed
+    to the sinks the numbers of its events (``event_seq`` is that frame's ``seq`` plus one, 0 while they are
+    written), and ``event_next``, the number after the last event that all sinks have.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:

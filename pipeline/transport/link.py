@@ -2,11 +2,12 @@
 
 Frames on the wire, after the ROUTER's identity frame::
 
-    producer -> consumer   H                                    greeting, repeated until it is answered
+    producer -> consumer   H <greeting>                         repeated, the more often until it is answered
                            D <incarnation> <count> body parts…  data, the count-th for that incarnation
-    consumer -> producer   G <incarnation> <processed> <window> all that the producer needs, idempotent
+    consumer -> producer   G <incarnation> <processed> <window> <greeting>
 
-A grant carries totals, not increments, so a lost or repeated one does no harm. The consumer's incarnation
+The greeting in a grant is the last one heard: the dead cannot answer a new one. All is in totals, not
+increments, so a lost or repeated grant does no harm. The consumer's incarnation
 is drawn at start: a producer that hears a new one knows that the old consumer died, and takes back every
 lease it had given. Data that was meant for an earlier incarnation is refused; capture sends it again.
 """
@@ -33,7 +34,8 @@ from pipeline.transport.shm import Pools
 __all__ = ["ZmqInlet", "ZmqOutlet", "make_context", "shard"]
 
 _HELLO, _DATA, _GRANT = b"H", b"D", b"G"
-_GRANT_BODY = struct.Struct("<QQI")
+_GRANT_BODY = struct.Struct("<QQII")
+_HELLO_BODY = struct.Struct("<I")
 _DATA_BODY = struct.Struct("<QQ")
 _GREET_S = 0.25
 _KEEP_S = 1.0
@@ -56,6 +58,7 @@ class _Producer:
     identity: bytes
     queue: deque[Delivery] = field(default_factory=deque)
     processed: int = 0
+    greeting: int = 0
 
 
 class ZmqInlet:
@@ -100,6 +103,10 @@ class ZmqInlet:
             self._turns.popleft()
         return None
 
+    def pump(self) -> None:
+        """Take in what has arrived, at most the credits that were granted; `receive` hands it out."""
+        self._drain()
+
     def waiting(self) -> int:
         """How many messages are here, not yet received."""
         return sum(len(producer.queue) for producer in self._turns)
@@ -115,7 +122,7 @@ class ZmqInlet:
         self.socket.close()
 
     def _grant(self, producer: _Producer) -> None:
-        body = _GRANT_BODY.pack(self._incarnation, producer.processed, self._window)
+        body = _GRANT_BODY.pack(self._incarnation, producer.processed, self._window, producer.greeting)
         try:
             self.socket.send_multipart([producer.identity, _GRANT, body], zmq.DONTWAIT)
         except zmq.ZMQError:
@@ -139,10 +146,11 @@ class ZmqInlet:
                 self.stats.stale += 1
                 return
             producer = self._producers[identity] = _Producer(identity)
-        if kind == _HELLO:
-            self._grant(producer)
-            return
         try:
+            if kind == _HELLO:
+                (producer.greeting,) = _HELLO_BODY.unpack(rest[0].bytes)
+                self._grant(producer)
+                return
             incarnation, _ = _DATA_BODY.unpack(rest[0].bytes)
             if kind != _DATA:
                 raise MessageError("unknown kind of frame")
@@ -170,11 +178,12 @@ class _Peer:
     processed: int = 0
     leases: deque[tuple[int, tuple[Blob, ...]]] = field(default_factory=deque)
     greeted_at: float = 0.0
-    retired: int = 0
+    greeting: int = 0
+    awaited: int = 0
 
     @property
     def credit(self) -> int:
-        return self.window - (self.sent - self.processed)
+        return 0 if self.awaited else self.window - (self.sent - self.processed)
 
     def events(self) -> int:
         return int(self.socket.getsockopt(zmq.EVENTS))
@@ -253,12 +262,15 @@ class ZmqOutlet:
         peer.leases.append((peer.sent, leases))
 
     def drop_peer(self, peer: str) -> None:
-        """A replica has died."""
+        """A replica has died, so we are told: send it nothing until it answers a new greeting.
+
+        The news may come late, when its successor has greeted already; then nothing is lost by asking. What
+        was leased to the dead comes back when a successor answers.
+        """
         for known in self._peers:
             if known.name == peer and known.incarnation:
-                known.retired = known.incarnation
-                self._forget(known, 0, 0)
-                self.stats.peers_lost += 1
+                known.awaited = known.greeting + 1
+                known.greeted_at = 0.0
 
     def pump(self) -> None:
         """Take in grants; greet peers that have not spoken yet, and now and then those that have."""
@@ -270,10 +282,11 @@ class ZmqOutlet:
                     self._granted(peer, *_GRANT_BODY.unpack(frames[1]))
                 else:
                     self.stats.malformed += 1
-            if now - peer.greeted_at >= (_KEEP_S if peer.incarnation else _GREET_S):
+            known = peer.incarnation and not peer.awaited
+            if now - peer.greeted_at >= (_KEEP_S if known else _GREET_S) and peer.events() & zmq.POLLOUT:
                 peer.greeted_at = now
-                if peer.events() & zmq.POLLOUT:
-                    peer.socket.send_multipart([_HELLO])
+                peer.greeting = (peer.greeting + 1) % 2**32
+                peer.socket.send_multipart([_HELLO, _HELLO_BODY.pack(peer.greeting)])
 
     def outstanding(self) -> int:
         """Messages sent and not yet handled by their receivers."""
@@ -284,9 +297,10 @@ class ZmqOutlet:
         for peer in self._peers:
             peer.socket.close()
 
-    def _granted(self, peer: _Peer, incarnation: int, processed: int, window: int) -> None:
-        if incarnation == peer.retired:
-            return  # A last word of the dead, still in the pipe.
+    def _granted(self, peer: _Peer, incarnation: int, processed: int, window: int, greeting: int) -> None:
+        if greeting < peer.awaited:
+            return  # Perhaps a last word of the dead, still in the pipe.
+        peer.awaited = 0
         if incarnation != peer.incarnation:
             if peer.incarnation:
                 self.stats.peers_lost += 1

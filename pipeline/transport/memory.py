@@ -48,6 +48,9 @@ class MemoryInlet:
                 return Delivery(codec.decode(body), 0, self._wires[at], parts)
         return None
 
+    def pump(self) -> None:
+        """Nothing arrives by itself."""
+
     def waiting(self) -> int:
         """How many messages are here, not yet received."""
         return sum(len(wire.queue) for wire in self._wires)

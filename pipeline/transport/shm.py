@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import mmap
 import os
 import tempfile
@@ -187,9 +188,10 @@ class SlotPool:
     def array(self, slot: int, shape: tuple[int, ...], dtype: str, offset: int = 0) -> NDArray[Any]:
         """A writable view of part of a slot, shape and dtype as given, ``offset`` bytes into it."""
         start = self._data + slot * self.slot_bytes + offset
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)  # exact: a shape may come from another host
         size = count * np.dtype(dtype).itemsize
-        if not 0 <= slot < self.slots or offset < 0 or offset + size > self.slot_bytes:
+        whole = offset >= 0 and min(shape, default=0) >= 0 and offset + size <= self.slot_bytes
+        if not 0 <= slot < self.slots or not whole:
             raise PoolError(f"{shape} {dtype} at {offset} does not fit slot {slot} of {self.name}")
         return np.frombuffer(self._buffer, dtype, count, start).reshape(shape)
 
@@ -245,6 +247,10 @@ class SlotPool:
     def attempt(self, slot: int) -> int:
         """Count one more sending of the slot; how many there were."""
         self._attempts[slot] += 1
+        return self.attempts(slot)
+
+    def attempts(self, slot: int) -> int:
+        """How often the slot was sent."""
         return int(self._attempts[slot])
 
     def close(self) -> None:

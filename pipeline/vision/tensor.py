@@ -48,19 +48,18 @@ _YUV_TO_RGB = np.ascontiguousarray(_YUV_TO_BGR[::-1])
 class TensorFiller:
     """Writes letterboxed model inputs. One instance belongs to one thread: it keeps scratch pictures.
 
-    An I420 frame is scaled plane by plane and converted to BGR or RGB at the size needed, which costs a
-    fraction of converting the whole frame and differs from it only by rounding and chroma filtering. Of
-    the detections that the whole frame gives (YOLOX-nano, 5,137 objects of five videos), these are found
-    again with an IoU of 0.9, and so much does a 720p frame cost:
+    An I420 frame is scaled plane by plane and converted to BGR or RGB at the size needed, which costs about
+    half of converting the whole frame and differs from it only by rounding and chroma filtering. Of
+    the detections that the whole frame gives (YOLOX-nano at 416, 5,137 objects in frames of five videos),
+    so many are found again with an IoU of 0.9; the time is for a 720p frame, without the cast to float:
 
-    - chroma scaled to half the size needed, then OpenCV's I420 conversion: 97.6 %, 0.37 ms;
-    - chroma scaled to the full size needed, luma cut to 16..235: 97.4 %, 0.45 ms;
-    - the same without cutting, as whiter than white keeps its tint: 98.6 %, 0.40 ms;
-    - the same with FFmpeg's rounding, see `_to_bgr`: 98.7 %, 0.40 ms, which is what this does;
-    - chroma doubled without filtering before it is scaled, as FFmpeg does: 99.1 %, 0.6 to 0.9 ms.
+    - chroma scaled to half the size needed, then OpenCV's I420 conversion: 97.6 %, 0.48 ms;
+    - chroma scaled to the full size needed: 98.6 %, 0.49 ms;
+    - the same with FFmpeg's rounding, see `_to_bgr`: 98.7 %, 0.49 ms, which is what this does;
+    - chroma doubled without filtering before it is scaled, as FFmpeg does: 99.1 %, 0.94 ms.
 
-    The rest is the models' own: noise of half a grey level costs 0.5 %, nearly all of it by NMS choosing
-    another box of the same object.
+    Luma is not cut to 16..235: that lost 0.8 % on a sample of 3,199 objects, as whiter than white keeps
+    its tint. The rest is the model's own: noise of under a grey level on the reference costs 0.5 %.
 
     Args:
         spec: The model. The placed size is rounded as `letterbox.rounding_of` its letterbox says.
