@@ -223,8 +223,8 @@ class ZmqOutlet:
             socket.linger = _LINGER_MS
             socket.sndhwm = 1000
             socket.rcvhwm = 1000
-            socket.reconnect_ivl = 20
-            socket.reconnect_ivl_max = 500
+            socket.reconnect_ivl = 10
+            socket.reconnect_ivl_max = 100
             socket.connect(endpoint)
             self._peers.append(_Peer(peer_name, socket))
 
