@@ -22,8 +22,10 @@ class Placement:
     """The picture inside the model input.
 
     Attributes:
-        map: The same as a map for boxes; its scales are placed size over source size per axis, so that
-            it inverts the resize exactly even though the placed size is a whole number of pixels.
+        map: The same as a map for boxes. Its scales are placed size over source size per axis, so that it
+            inverts the resize exactly even though the placed size is a whole number of pixels; for
+            ``topleft`` both are the one ratio by which YOLOX's reference code divides, so that boxes equal
+            the reference's (the two differ by the fraction of a pixel that its ``int()`` cuts off).
         x: Left edge of the picture in the input, pixels.
         y: Top edge.
         width: Width of the picture in the input, pixels, at least 1.
@@ -73,16 +75,19 @@ def plan(
     if rounding not in ("floor", "round"):
         raise ValueError(f"rounding {rounding!r} is neither floor nor round")
     placed_w, placed_h = input_width, input_height
+    ratio = min(input_height / height, input_width / width)
     if mode != "stretch":
         whole = int if rounding == "floor" else round
         # As the references compute it, in floating point: bit-equal sizes matter more than a last pixel.
-        ratio = min(input_height / height, input_width / width)
         placed_w = min(max(whole(width * ratio), 1), input_width)
         placed_h = min(max(whole(height * ratio), 1), input_height)
     x = y = 0
     if mode == "center":
         x, y = (input_width - placed_w) // 2, (input_height - placed_h) // 2
-    mapping = LetterboxMap(placed_w / width, placed_h / height, float(x), float(y), width, height)
+    scale_x, scale_y = placed_w / width, placed_h / height
+    if mode == "topleft" and min(width * ratio, height * ratio) >= 1:
+        scale_x = scale_y = ratio
+    mapping = LetterboxMap(scale_x, scale_y, float(x), float(y), width, height)
     return Placement(mapping, x, y, placed_w, placed_h)
 
 

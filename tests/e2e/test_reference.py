@@ -40,7 +40,7 @@ def model(assets: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(assets: Path, model: Path) -> Expected:
-    reference = YoloxReference(model, confidence=LOWEST, one_ratio=False)
+    reference = YoloxReference(model, confidence=LOWEST, one_ratio=True)
     found: Expected = {}
     for frame, path in enumerate(image_files(assets / "images")):
         found["images", frame] = reference.detect(np.asarray(cv2.imread(str(path)), np.uint8))

@@ -58,7 +58,9 @@ def test_the_picture_lies_inside_and_boxes_come_back(
     frame = np.array([[0, 0, width, height], [width / 3, height / 4, width / 2, height]], np.float32)
     there = to_input(frame, placed.map)
     corners = [placed.x, placed.y, placed.x + placed.width, placed.y + placed.height]
-    np.testing.assert_allclose(there[0], corners, atol=1e-3)
+    # YOLOX's one ratio leaves out the fraction of a pixel that its int() cuts off.
+    cut = 1.0 if mode == "topleft" else 0.0
+    np.testing.assert_allclose(there[0], corners, atol=cut + 1e-3)
     tolerance = 1e-3 + 1e-4 * max(1 / placed.map.scale_x, 1 / placed.map.scale_y)
     np.testing.assert_allclose(to_source(there, placed.map), frame, rtol=1e-5, atol=tolerance)
 
