@@ -21,14 +21,14 @@ class Device:
         name: As it is asked for.
         provider: Execution provider that serves it.
         nvidia: It needs an NVIDIA GPU.
-        library: Shared library that must load, beside those of onnxruntime; empty for none.
+        shared_object: Shared library that must load, beside those of onnxruntime; empty for none.
         install: What to do when it is not there.
     """
 
     name: str
     provider: str
     nvidia: bool = False
-    library: str = ""
+    shared_object: str = ""
     install: str = ""
 
 
@@ -44,7 +44,7 @@ DEVICES: dict[str, Device] = {
             "tensorrt",
             "TensorrtExecutionProvider",
             nvidia=True,
-            library="libnvinfer.so.10",
+            shared_object="libnvinfer.so.10",
             install=f"{_CUDA_INSTALL}; then pip install 'tensorrt-cu13<11'",
         ),
         Device(
@@ -88,9 +88,9 @@ def missing_for(device: Device, built_in: Iterable[str]) -> str:
         return f"this build of onnxruntime has no {device.provider}"
     if device.nvidia and nvidia_devices() == 0:
         return "there is no NVIDIA GPU, or its driver does not answer"
-    if device.library:
+    if device.shared_object:
         try:
-            ctypes.CDLL(device.library)
+            ctypes.CDLL(device.shared_object)
         except OSError as error:
             return str(error)
     return ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +63,21 @@ def assert_nothing_left() -> None:
     assert sorted(p.name for p in shm_dir().glob(f"{PREFIX}*")) == []
     root = runtime_root()
     assert (sorted(p.name for p in root.iterdir()) if root.is_dir() else []) == []
+
+
+def free_port(count: int) -> int:
+    """The first of ``count`` free ports in a row on loopback."""
+    while True:
+        with contextlib.ExitStack() as held:
+            sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+            sockets[0].bind(("127.0.0.1", 0))
+            first: int = sockets[0].getsockname()[1]
+            try:
+                for at, other in enumerate(sockets[1:], 1):
+                    other.bind(("127.0.0.1", first + at))
+            except (OSError, OverflowError):
+                continue
+            return first
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -37,5 +37,5 @@ def test_missing_for(
 
 def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "nvidia_devices", lambda: 1)
-    device = dataclasses.replace(DEVICES["tensorrt"], library="libnothing.so.1")
+    device = dataclasses.replace(DEVICES["tensorrt"], shared_object="libnothing.so.1")
     assert "libnothing.so.1" in missing_for(device, ALL)
