@@ -235,9 +235,12 @@ def check_probabilities(values: NDArray[np.float32], what: str, spec: ModelSpec)
         ModelError: a value lies outside 0..1 by more than rounding.
     """
     # A float16 sigmoid may round a little past 1.
-    if values.size and (values.max() > 1.001 or values.min() < -0.001):
+    if not values.size:
+        return
+    low, high = float(np.min(values)), float(np.max(values))
+    if high > 1.001 or low < -0.001:
         raise ModelError(
-            f"{what} of model {spec.name!r} range from {values.min():.3g} to {values.max():.3g}, not 0 to 1: "
+            f"{what} of model {spec.name!r} range from {low:.3g} to {high:.3g}, not 0 to 1: "
             f"this is not the {spec.family} layout with its sigmoid",
             hint="export the model with the sigmoid inside, or name the right family",
         )

@@ -64,9 +64,10 @@ class YoloxHead:
             return Detections.empty()
         keep, scores, class_ids = best_classes(rows[:, 5:] * rows[:, 4:5], confidence)
         rows, likely = rows[keep], likely[keep]
-        if len(rows) and rows[:, 2:4].max() > _MAX_LOG_SIZE:
+        largest = float(np.max(rows[:, 2:4], initial=0.0))
+        if largest > _MAX_LOG_SIZE:
             raise ModelError(
-                f"output {name!r} of model {spec.name!r} holds box sizes up to {rows[:, 2:4].max():.4g} "
+                f"output {name!r} of model {spec.name!r} holds box sizes up to {largest:.4g} "
                 "where logarithms belong: its boxes are decoded already (as in YOLOv5 exports)",
                 hint="export YOLOX without --decode_in_inference",
             )

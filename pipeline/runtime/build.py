@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
@@ -179,6 +180,7 @@ class Builder:
             ring=lambda source: ringer.ring(endpoints[source]),
             sources=self.plan.all_sources,
             run_id=self.plan.run_id,
+            open_objects=Path(self.plan.run_dir) / "open-objects",
         )
 
     def _capture(self, source: SourcePlan) -> CaptureStage:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -142,9 +143,9 @@ class FileSource:
         stream = self._pick(container)
         stream.thread_type = "SLICE" if self._threads == 1 else "AUTO"
         stream.codec_context.thread_count = self._threads
-        rate = stream.average_rate or stream.guessed_rate
+        rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate)
         self.frame_rate = float(rate) if rate else None
-        time_base = stream.time_base or Fraction(1, av.time_base)
+        time_base = _fraction(stream.time_base) or Fraction(1, av.time_base)
         self._timeline = Timeline(time_base, stream.start_time or 0, round(1_000_000_000 / (rate or 25)))
         if stream.duration:
             self._duration_ns = round(stream.duration * time_base * 1_000_000_000)
@@ -316,6 +317,11 @@ def _view(frame: VideoFrame, number: int, height: int, row_bytes: int) -> NDArra
     view: NDArray[np.uint8] = rows[:, :row_bytes]
     view.flags.writeable = False
     return view
+
+
+def _fraction(value: Any) -> Fraction | None:
+    """A rational of PyAV (Fraction up to 18, a type of its own from 19) as a Fraction; None for none or 0."""
+    return Fraction(value.numerator, value.denominator) if value and value.denominator else None
 
 
 def _creation_time(text: str | None) -> float | None:

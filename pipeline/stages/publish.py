@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -39,6 +41,8 @@ class PublishStage:
         ring: Told the name of a source when one of its slots came free.
         sources: Names of all sources.
         run_id: Id of the run, part of every event's id.
+        open_objects: File of the run that holds the objects still open, so that they get their end even if
+            this process and then their tracker are killed; None to keep them in memory only.
     """
 
     name = "publish"
@@ -52,6 +56,7 @@ class PublishStage:
         ring: Callable[[str], None],
         sources: tuple[str, ...],
         run_id: str,
+        open_objects: Path | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
         self._ledger_of = ledger_of
@@ -59,6 +64,7 @@ class PublishStage:
         self._ring = ring
         self._sources = sources
         self._run_id = run_id
+        self._open_objects = open_objects
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
         self._sequence = 0
@@ -77,19 +83,28 @@ class PublishStage:
             SinkError: one cannot be written or bound.
         """
         self._spec = spec
+        if self._open_objects is not None and self._open_objects.exists():
+            self._open = msgspec.msgpack.decode(
+                self._open_objects.read_bytes(), type=dict[str, dict[int, Event]]
+            )
         resumes = [sink.open(spec) for sink in self._sinks]
-        ledgers = [self._ledger_of(source) for source in self._sources]
-        self._sequence = max(
-            [resume.next_sequence for resume in resumes]
-            + [ledger["event_next"] for ledger in ledgers]
-            # Numbers of a frame that was killed on its way to the sinks are its own.
-            + [
-                ledger["event_base"] + ledger["event_count"]
-                for ledger in ledgers
-                if ledger["event_seq"] > ledger["next_publish"]
-            ],
-            default=0,
-        )
+        self._sequence = self._next_number(max((resume.next_sequence for resume in resumes), default=0))
+
+    def _next_number(self, on_file: int) -> int:
+        """Where the numbering goes on after a kill; ``on_file`` is the first number that no file holds."""
+        numbers = [on_file]
+        for source in self._sources:
+            ledger = self._ledger_of(source)
+            numbers.append(ledger["event_next"])
+            if ledger["event_seq"] <= ledger["next_publish"]:
+                continue
+            # A frame was killed on its way to the sinks. Its numbers stay its own, unless a file shows that
+            # they were never used.
+            if 0 < on_file <= ledger["event_base"]:
+                ledger["event_seq"] = 0
+            else:
+                numbers.append(ledger["event_base"] + ledger["event_count"])
+        return max(numbers)
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``Result`` and ``EndOfStream`` in; nothing comes out.
@@ -247,11 +262,13 @@ class PublishStage:
         """Number the events of a frame; a frame that was killed in the middle keeps its numbers."""
         ledger = self._ledger_of(source)
         first = self._sequence
-        if ledger["event_seq"] == seq + 1 and ledger["event_count"] == len(events):
+        digest = zlib.crc32(repr([(e.type, e.track_id, e.state) for e in events]).encode())
+        if ledger["event_seq"] == seq + 1 and ledger["event_digest"] == digest:
             first = ledger["event_base"]
         elif events:
             ledger["event_seq"] = 0  # Until all three are written.
             ledger["event_base"], ledger["event_count"] = first, len(events)
+            ledger["event_digest"] = digest
             ledger["event_seq"] = seq + 1
         self._sequence = max(self._sequence, first + len(events))
         return tuple(event_record(event, first + at, self._run_id) for at, event in enumerate(events))
@@ -261,6 +278,10 @@ class PublishStage:
             sink.write(item)
         if item.events:
             self._ledger_of(source)["event_next"] = item.events[-1]["sequence"] + 1
+            if self._open_objects is not None:
+                scratch = self._open_objects.with_suffix(".new")
+                scratch.write_bytes(msgspec.msgpack.encode(self._open))
+                scratch.replace(self._open_objects)
 
     def _return(self, result: Result) -> None:
         if result.frame is not None and self._pools.release(result.frame.lease):

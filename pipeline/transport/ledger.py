@@ -48,6 +48,7 @@ _PLAIN = (
     "event_seq",
     "event_base",
     "event_count",
+    "event_digest",
     "event_next",
 )
 _FIELDS = (*_PLAIN, *(f"dropped_{c}" for c in DROP_CAUSES), *(f"lost_{c}" for c in LOST_CAUSES))

@@ -253,7 +253,7 @@ def test_real_files_find_the_bus(name: str) -> None:
     bus_id = next(row["id"] for row in annotations["categories"] if row["name"] == "bus")
     rows = [row for row in annotations["annotations"] if row["image_id"] == image_id]
     truth = np.array([row["bbox"] for row in rows if row["category_id"] == bus_id])
-    assert iou_matrix(bus, xywh_to_xyxy(truth)).max() > 0.85
+    assert np.max(iou_matrix(bus, xywh_to_xyxy(truth))) > 0.85
 
 
 def test_decoded_boxes_in_the_shape_of_yolox_are_refused_when_they_come() -> None:
