@@ -186,7 +186,13 @@ class Supervisor:
     def _retire(self, name: str, child: ChildProcess) -> None:
         last = "publish" in child.stages
         bound_s = self._plan.close_timeout_s if last else self._plan.restart.silent_s
-        self._send(name, Stop("end of run"))
+        if self._gone and not child.ready and not last:
+            child.kill()  # It was about to come back, to nothing.
+            return
+        if child.ready or not self._gone:
+            self._send(name, Stop("end of run"))
+        # Else it is on its way back to close its files, and is told to stop when it is ready: before that it
+        # would leave without them.
         deadline = time.monotonic() + bound_s
         while time.monotonic() < deadline:
             self._turn()

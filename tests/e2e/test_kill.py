@@ -97,6 +97,20 @@ def test_all_stages_killed_one_after_the_other(clip: Path, tmp_path: Path) -> No
     assert_each_frame_once(tmp_path / "out", "clip", FRAMES)
 
 
+def test_objects_end_although_publish_and_then_their_tracker_were_killed(clip: Path, tmp_path: Path) -> None:
+    killer = Killer("publish-0", "postprocess-0", after=30)
+    config = config_for(
+        tmp_path / "out", {"clip": str(clip)}, model={"name": "fake?ms=4"}, events={"update_interval_s": 60}
+    )
+    execute(config, killer)
+    assert killer.killed == ["publish-0", "postprocess-0"]
+    assert_each_frame_once(tmp_path / "out", "clip", FRAMES)
+    events = lines(tmp_path / "out" / "events.jsonl")
+    started, ended = ([e["track_id"] for e in events if e["type"] == kind] for kind in ("start", "end"))
+    assert sorted(started) == sorted(ended)
+    assert "interrupted" in {e.get("reason") for e in events}
+
+
 def test_publish_killed_while_it_closes_its_files(clip: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
