@@ -248,9 +248,6 @@ def _codecs() -> Iterator[Check]:
     if av is None:
         yield Check("pyav", "fail", f"import fails: {why}", "pip install av")
         return
-    versions = ", ".join(
-        f"{k} {'.'.join(map(str, v))}" for k, v in av.library_versions.items() if k == "libavcodec"
-    )
     known = av.codecs_available
     # FFmpeg's own `av1` decodes on a GPU only.
     wanted = {
@@ -261,7 +258,8 @@ def _codecs() -> Iterator[Check]:
         "mjpeg": {"mjpeg"},
     }
     lacking = [name for name, codecs in wanted.items() if not known & codecs]
-    text = f"PyAV {av.__version__}, {versions}; decodes {', '.join(n for n in wanted if n not in lacking)}"
+    decodes = ", ".join(name for name in wanted if name not in lacking)
+    text = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}; decodes {decodes}"
     if lacking:
         yield Check("pyav", "warn", f"{text}; not {', '.join(lacking)}", "pip install --force-reinstall av")
     else:

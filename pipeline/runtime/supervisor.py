@@ -47,7 +47,6 @@ class Outcome:
 
     Attributes:
         error: The first thing that ended the run or a source before its time; None if nothing did.
-        stopped: Reason of a stop that was asked for; empty if the sources ended by themselves.
         restarts: How often each worker was brought back.
         spec: The model, when it got as far as loading it.
         started: Seconds from spawning to all ready.
@@ -55,7 +54,6 @@ class Outcome:
     """
 
     error: FramewireError | None = None
-    stopped: str = ""
     restarts: dict[str, int] = field(default_factory=dict)
     spec: ModelSpec | None = None
     started: float = 0.0
@@ -129,7 +127,6 @@ class Supervisor:
             self._control.close()
             self._context.term()
             self._settle()
-        self.outcome.stopped = self._stop_reason
         self.outcome.restarts = {n: c.restarts for n, c in self._children.items() if c.restarts}
         return self.outcome
 
