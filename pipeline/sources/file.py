@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, SourceError, SourceLostError
 from pipeline.messages import Clock
 from pipeline.sources.base import Picture, PixelFormat, Pixels
 from pipeline.sources.locate import check_source, local_path
+from pipeline.sources.planes import planes_of
 from pipeline.sources.timeline import Timeline
 
 __all__ = ["FileSource"]
@@ -30,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 #: Containers with an index and one set of codec parameters: only there is seeking worth trying.
 _INDEXED = ("mov", "matroska", "avi")
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 
 class FileSource:
@@ -106,7 +104,7 @@ class FileSource:
             return None
         captured_ns = time.monotonic_ns()
         pts_ns = self._stamp(frame)
-        planes, owner = self._planes(frame)
+        planes, owner = planes_of(frame, self._pixel_format)
         captured_at, clock = self._wall_clock(pts_ns)
         index, self._index = self._index, self._index + 1
         height, width = planes[0].shape[:2]
@@ -268,23 +266,6 @@ class FileSource:
             _log.warning("[%s] timestamps go back at frame %d: corrected", self.name, self._index)
         return pts_ns
 
-    def _planes(self, frame: VideoFrame) -> tuple[tuple[NDArray[np.uint8], ...], VideoFrame]:
-        """The planes of a frame, upright, and the frame that owns their memory."""
-        if self._pixel_format == "bgr24":
-            if frame.format.name != "bgr24":
-                frame = frame.reformat(format="bgr24")
-            view = _view(frame, 0, frame.height, frame.width * 3)
-            planes: tuple[NDArray[np.uint8], ...] = (view.reshape(frame.height, frame.width, 3),)
-        else:
-            plain = frame.format.name == "yuv420p" and frame.color_range != _FULL_RANGE
-            if not plain or any(plane.line_size <= 0 for plane in frame.planes):
-                frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
-            half_h, half_w = (frame.height + 1) // 2, (frame.width + 1) // 2
-            sizes = ((frame.height, frame.width), (half_h, half_w), (half_h, half_w))
-            planes = tuple(_view(frame, number, *size) for number, size in enumerate(sizes))
-        turns = frame.rotation // 90 % 4
-        return (tuple(np.rot90(plane, turns) for plane in planes) if turns else planes), frame
-
     def _wall_clock(self, pts_ns: int) -> tuple[float, Clock]:
         if self._created is None:
             return time.time(), "arrival"
@@ -306,17 +287,6 @@ class FileSource:
                 "[%s] %s ends after %d frames, at %.1f s of the %.1f s that it promises: it was cut short",
                 self.name, self._path, self._index, last_ns / 1e9, self._duration_ns / 1e9,
             )  # fmt: skip
-
-
-def _view(frame: VideoFrame, number: int, height: int, row_bytes: int) -> NDArray[np.uint8]:
-    """Rows of one plane, (height, row_bytes), without a copy and read-only."""
-    plane = frame.planes[number]
-    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.line_size * height].reshape(
-        height, plane.line_size
-    )
-    view: NDArray[np.uint8] = rows[:, :row_bytes]
-    view.flags.writeable = False
-    return view
 
 
 def _fraction(value: Any) -> Fraction | None:
