@@ -33,6 +33,7 @@ __all__ = [
     "ModelSpec",
     "Result",
     "Span",
+    "State",
     "Status",
 ]
 
@@ -40,6 +41,8 @@ WIRE_VERSION = 1
 
 Clock = Literal["rtcp", "container", "arrival"]
 Status = Literal["ok", "failed"]
+#: States of a source. ``stalled``: connected, and silent; ``reconnecting``: lost, and tried again for ever.
+State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
 
 
 class FrameHeader(msgspec.Struct, frozen=True):
@@ -256,8 +259,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         last_seen: UTC seconds of the last frame in which it was seen.
         duration_s: From first to last seen, by presentation time.
         frames: In how many frames it was seen.
-        state: For ``source``: ``running``, ``ended`` or ``failed``.
-        reason: Why an object or source ended.
+        state: For ``source``: its new `State`.
+        reason: Why an object ended, or why a source is in that state: one word.
+        message: The same for a source, in a sentence.
         model: Name of the model.
         provider: Execution provider of the model.
         clock: Where ``at`` comes from.
@@ -282,6 +286,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     frames: int | None = None
     state: str | None = None
     reason: str | None = None
+    message: str | None = None
     model: str | None = None
     provider: str | None = None
     clock: Clock | None = None

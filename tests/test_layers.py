@@ -44,6 +44,7 @@ HEAVY = {
     "yaml": {"config"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "prometheus_client": {"runtime"},
 }
 
 #: What importing a stage must not load.

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("pipeline.cli.demo:demo", "Run the pipeline on the sample clip."),
     "listen": ("pipeline.cli.listen:listen", "Print what a running pipeline publishes."),
     "models": ("pipeline.cli.models:app", "List, fetch and inspect models."),
+    "sources": ("pipeline.cli.sources:app", "Find, judge, list, add and remove sources."),
+    "reload": ("pipeline.cli.live:reload", "Have a run read its config file again."),
     "validate": ("pipeline.cli.validate:validate", "Check a config without starting anything."),
     "graph": ("pipeline.cli.graph:graph", "Show the processes of a run and how they are joined."),
     "doctor": ("pipeline.cli.doctor:doctor", "Show what this machine has, lacks, and how to get it."),
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         codes drawn in `pipeline.errors`.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        _hide_secrets(args)
     try:
         _build(next((arg for arg in args if not arg.startswith("-")), ""))(args, prog_name="framewire")
     except SystemExit as end:
@@ -52,6 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _hide_secrets(args: list[str]) -> None:
+    """Take what a URL holds of passwords out of the list of processes, where every user can read it."""
+    if any("://" in arg or "=" in arg for arg in args):
+        import setproctitle
+
+        from pipeline.config import redacted_argv
+
+        shown = redacted_argv(args)
+        if shown != args:
+            setproctitle.setproctitle(" ".join(["framewire", *shown]))
 
 
 def _build(wanted: str) -> typer.Typer:

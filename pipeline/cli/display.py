@@ -19,6 +19,7 @@ from pipeline.stages.base import STAGES
 __all__ = ["Display", "summary_tables"]
 
 _PLAIN_EVERY_S = 5.0
+_PLAIN_RAREST_S = 600.0
 _RATE_WINDOW_S = 2.0
 
 
@@ -28,6 +29,7 @@ class _Lines(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
@@ -50,6 +52,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._rates: dict[str, list[tuple[float, int]]] = {}
         self._announced = False
+        self._line_every_s = _PLAIN_EVERY_S
         self._next_line = time.monotonic() + _PLAIN_EVERY_S
         self._dead = False
         self._progress = Progress(
@@ -111,7 +114,10 @@ class Display:
             )
             lines.append(f"{state}: {shown['count']}, {shown['rate']}")
         if not self._console.is_terminal and now >= self._next_line:
-            self._next_line = now + _PLAIN_EVERY_S
+            self._next_line = now + self._line_every_s
+            if not all(at.expected for at in run.progress()):
+                # A camera runs for months: its log shall not be full of this.
+                self._line_every_s = min(1.5 * self._line_every_s, _PLAIN_RAREST_S)
             self.say("; ".join(lines))
 
     def _rate(self, source: str, now: float, published: int) -> float:
@@ -123,8 +129,8 @@ class Display:
         return (last - first) / (end - began) if end > began else 0.0
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"
+def _counts(counts: dict[str, int], between: str = ", ") -> str:
+    return between.join(f"{name} {count}" for name, count in counts.items()) or "-"
 
 
 def summary_tables(summary: dict[str, Any]) -> Group:
@@ -137,9 +143,9 @@ def summary_tables(summary: dict[str, Any]) -> Group:
         Column("source", overflow="fold"),
         "state",
         "decoded",
-        "dropped",
+        Column("dropped", no_wrap=True),
         "admitted",
-        "lost",
+        Column("lost", no_wrap=True),
         "published",
         "fps",
     )
@@ -148,9 +154,9 @@ def summary_tables(summary: dict[str, Any]) -> Group:
             name,
             source["state"],
             str(source["decoded"]),
-            _counts(source["dropped"]),
+            _counts(source["dropped"], "\n"),
             str(source["admitted"]),
-            _counts(source["lost"]),
+            _counts(source["lost"], "\n"),
             str(source["published"]) + (f" ({source['failed']} failed)" if source["failed"] else ""),
             f"{source['fps']:.1f}",
         )

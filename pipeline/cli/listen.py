@@ -104,6 +104,8 @@ def _event(record: dict[str, Any]) -> str:
         words.append(f"for {record['duration_s']:.1f} s")
     if "reason" in record:
         words.append(f"({record['reason']})")
+    if "message" in record:
+        words.append(str(record["message"]))
     return " ".join(words)
 
 

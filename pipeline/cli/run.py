@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -13,7 +15,7 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.display import Display, summary_tables
-from pipeline.config import Config, from_mapping, load, name_sources
+from pipeline.config import Config, expand, from_mapping, load, name_sources
 from pipeline.errors import ConfigError
 from pipeline.models.base import prepare
 from pipeline.runtime.run import Run
@@ -27,7 +29,7 @@ _STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGHUP: 129}
 def run(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="Video files, image folders, or synthetic://.", show_default=False),
+        typer.Argument(help="Cameras (rtsp://…, 0), videos, image folders, synthetic:.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="A YAML config; options here override it.")
@@ -56,7 +58,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers log.")] = False,
 ) -> None:
-    """Find, label and track objects in recordings, folders of images or streams.
+    """Find, label and track objects in cameras, recordings and folders of images.
 
     Exit code 0 when every source ended well, 130 after Ctrl-C, else as drawn in the docs: 2 wrong usage or
     config, 3 a source, 4 the model, 5 a result file or address, 6 transport, 7 a stage.
@@ -64,7 +66,7 @@ def run(
     Example: framewire run street.mp4 --out out/street --annotate
     """
     given = {
-        "sources": name_sources(sources) if sources else None,
+        "sources": _typed(sources) if sources else None,
         "model.name": model,
         "model.device": device,
         "model.confidence": confidence,
@@ -79,10 +81,22 @@ def run(
         "publish": [{"zmq": publish}] if publish else None,
     }
     code = execute(
-        merged(config, given), Display(quiet=quiet or as_json, verbose=verbose), as_json=as_json, quiet=quiet
+        merged(config, given),
+        Display(quiet=quiet or as_json, verbose=verbose),
+        as_json=as_json,
+        quiet=quiet,
+        reread=(lambda: merged(config, given)) if config is not None else None,
     )
     if code:
         raise typer.Exit(code)
+
+
+def _typed(urls: list[str]) -> dict[str, str]:
+    """Sources typed on the command line, named before variables are filled in: those may be secret."""
+    return {
+        name: expand(url, os.environ, subject=f"the source {name}")
+        for name, url in name_sources(urls).items()
+    }
 
 
 def merged(path: Path | None, given: dict[str, Any]) -> Config:
@@ -112,8 +126,22 @@ def merged(path: Path | None, given: dict[str, Any]) -> Config:
     return config
 
 
-def execute(config: Config, display: Display, *, as_json: bool = False, quiet: bool = False) -> int:
+def execute(
+    config: Config,
+    display: Display,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+    reread: Callable[[], Config] | None = None,
+) -> int:
     """Run a config with the display; the exit code.
+
+    Args:
+        config: The config.
+        display: What the user sees.
+        as_json: Print the summary as JSON on stdout.
+        quiet: Print no summary.
+        reread: Reads the config again: on ``framewire reload``, and on SIGHUP where there is no terminal.
 
     Raises:
         FramewireError: something was wrong before, or ended, the run.
@@ -121,10 +149,13 @@ def execute(config: Config, display: Display, *, as_json: bool = False, quiet: b
     for source in config.sources.values():
         check_source(source.url)
     prepare(config.model.name)
-    work = Run(config, tick=display.tick)
+    work = Run(config, tick=display.tick, reread=reread)
     received: list[int] = []
 
     def on_signal(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP and reread is not None and not sys.stderr.isatty():
+            work.reload()  # A daemon has no terminal that could hang up.
+            return
         received.append(number)
         if number == signal.SIGHUP:
             display.hang_up()

@@ -6,7 +6,6 @@ Keys are always text: ``no:`` and ``8:`` name what they say instead of becoming 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.variables import expand
 from pipeline.errors import ConfigError
 
 __all__ = ["Document", "Path_", "parse", "read", "spell"]
@@ -23,8 +23,6 @@ Path_ = tuple[str | int, ...]
 _MAX_BYTES = 1 << 20
 _MAX_NODES = 20_000
 _MAX_DEPTH = 20
-_VARIABLE = re.compile(r"\$(?:(\$)|\{([^}]*)(\})?)?")
-_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -107,7 +105,7 @@ def parse(text: str, origin: str, environ: Mapping[str, str] | None = None) -> D
         walker = _Walker(loader, origin, os.environ if environ is None else environ)
         walker.document.data = walker.value(node, ())
     except yaml.YAMLError as error:
-        raise _in_words(error, origin) from error
+        raise _in_words(error, origin) from None  # its excerpt of the file may hold a password
     except RecursionError as error:
         raise ConfigError(
             f"{origin} is nested too deeply", hint="a config has five levels at most"
@@ -119,7 +117,7 @@ def parse(text: str, origin: str, environ: Mapping[str, str] | None = None) -> D
 
 
 def _in_words(error: yaml.YAMLError, origin: str) -> ConfigError:
-    """What PyYAML found, without its multi-line excerpt of the file (which may hold a password)."""
+    """What PyYAML found, without its multi-line excerpt of the file."""
     hint = "check the indentation, and put text with `: ` or ` #` or braces in it in quotes"
     if not isinstance(error, yaml.MarkedYAMLError):
         return ConfigError(f"{origin} is not YAML: it holds control characters", hint="save it as plain text")
@@ -181,26 +179,5 @@ class _Walker:
 
     def _fill(self, text: str, node: yaml.Node, path: Path_) -> str:
         self.document.raw[path] = text
-
-        def replace(match: re.Match[str]) -> str:
-            if match[1]:
-                return "$"
-            if match[2] is None:  # a lone dollar sign is just that
-                return "$"
-            name = _NAME.fullmatch(match[2]) if match[3] else None
-            if name is None:
-                raise self._error(
-                    node,
-                    f"{spell(path)} has a `${{` that is not ${{NAME}}",
-                    "write ${NAME} or ${NAME:-default}; $$ for a dollar sign",
-                )
-            value = self._environ.get(name[1]) or name[2]
-            if value is None:
-                raise self._error(
-                    node,
-                    f"{spell(path)} needs the environment variable {name[1]}, which is not set or is empty",
-                    f"type: export {name[1]}=…, or write ${{{name[1]}:-default}}",
-                )
-            return value
-
-        return _VARIABLE.sub(replace, text)
+        subject = f"{self.document.origin}:{node.start_mark.line + 1}: {spell(path)}"
+        return expand(text, self._environ, subject=subject)

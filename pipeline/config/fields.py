@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Fraction", "Label", "Seconds", "Section", "SourceName", "Switch", "Text", "listed"]
+__all__ = [
+    "Count", "Fraction", "Label", "Seconds", "Section", "SourceName", "Switch", "Text",
+    "is_loopback", "listed",
+]  # fmt: skip
 
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -15,7 +19,8 @@ _SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Section(BaseModel):
     """A part of the config: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Errors are put into words by `loading`, which knows what must not be shown.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def _number(value: Any) -> Any:
@@ -53,6 +58,14 @@ def listed(what: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "lo")
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.config.credentials import redact
+from pipeline.config.credentials import is_secret_name, redact, redact_url
 from pipeline.config.document import Document, Path_, read, spell
 from pipeline.config.model import Config
 from pipeline.errors import ConfigError
@@ -129,6 +129,8 @@ def _problem(
     line = 0 if overridden else _line(path, document)
     where = "command line" if overridden else f"{document.origin}:{line}" if line else document.origin
     shown = path[-1] if details["loc"][-1:] == ("[key]",) else document.raw.get(path, value)
+    if any(isinstance(part, str) and is_secret_name(part) for part in path):
+        shown = "***"
     text, hint = _words(details, path, shown)
     about_key = details["type"] in ("extra_forbidden", "missing")
     key = spell(path[:-1] if about_key else path)
@@ -146,10 +148,15 @@ def _locate(loc: tuple[int | str, ...], data: Any) -> tuple[Path_, Any]:
         if here and not (len(loc) > index + 1 and path and isinstance(path[-1], int) and _is_tag(path, part)):
             path.append(part)
             value = value[part]
-        elif not here and index == len(loc) - 1 and part != "[key]":
+        elif not here and index == len(loc) - 1 and part != "[key]" and not _is_short(path, value, part):
             path.append(part)
             value = None
     return tuple(path), value
+
+
+def _is_short(path: list[str | int], value: Any, part: str | int) -> bool:
+    """Whether a source was written as its URL alone."""
+    return path[:1] == ["sources"] and part == "url" and isinstance(value, str | int)
 
 
 def _is_tag(path: list[str | int], part: str | int) -> bool:
@@ -217,8 +224,8 @@ def _words(details: ErrorDetails, path: Path_, value: Any) -> tuple[str, str]:
 
 
 def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = redact(text)
+    text = redact_url(value) if isinstance(value, str) and "://" in value else ""
+    text = redact(text or (value if isinstance(value, str) else json.dumps(value, default=str)))
     if value in (None, ""):
         return "empty"
     if isinstance(value, dict):

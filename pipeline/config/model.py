@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.fields import Count, Fraction, Label, Seconds, Section, SourceName, Switch, Text, listed
+from pipeline.config.metrics import Metrics
 from pipeline.config.publish import Sink
+from pipeline.config.source import Source, as_source
 
 __all__ = [
     "STAGES",
@@ -19,7 +21,6 @@ __all__ = [
     "PublishStage",
     "Restart",
     "Run",
-    "Source",
     "Stage",
     "Stages",
     "Track",
@@ -56,20 +57,6 @@ def _size(value: Any) -> Any:
     if not good:
         raise ValueError("must be one or two multiples of 32, such as 416 or [416, 256]")
     return size
-
-
-def _source(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"url": value}
-    if isinstance(value, dict | Source):
-        return value
-    raise ValueError("must be a path or URL, or {url: …}")
-
-
-class Source(Section):
-    """One place where frames come from."""
-
-    url: Text = Field(description="A video file, an image folder, or synthetic: with options.")
 
 
 class Model(Section):
@@ -174,17 +161,17 @@ class InferStage(Section):
         default="ipc",
         description="ipc on this host, or tcp://HOST:PORT, pixels inline; each replica the next port.",
     )
-    batch: Literal[1] = Field(
+    batch: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
-        description="Frames per inference; more than 1 gains nothing on a CPU and is not in this version.",
+        description="Frames of all sources in one inference at most; on a CPU more than 1 gains nothing.",
     )
 
     @field_validator("batch", mode="before")
     @classmethod
-    def _one(cls, value: Any) -> Any:
-        if isinstance(value, bool) or value not in (1, "1"):
-            raise ValueError("must be 1 in this version")
-        return 1
+    def _whole(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would take `true` for 1
+            raise ValueError("must be a whole number from 1 to 64")
+        return value
 
     @field_validator("address")
     @classmethod
@@ -268,7 +255,7 @@ class Config(Section):
     """Everything that a run needs to know."""
 
     sources: dict[
-        SourceName, Annotated[Source, BeforeValidator(_source, json_schema_input_type=str | Source)]
+        SourceName, Annotated[Source, BeforeValidator(as_source, json_schema_input_type=str | int | Source)]
     ] = Field(
         default_factory=dict, description="Where frames come from, by name; a plain path or URL is enough."
     )
@@ -296,6 +283,7 @@ class Config(Section):
     publish: Annotated[tuple[Sink, ...], listed("[{jsonl: events.jsonl}]")] = Field(
         default=(), description="Where results go, beside the files in run.out."
     )
+    metrics: Metrics = Field(default_factory=Metrics, description="Numbers of the run for Prometheus.")
     run: Run = Field(default_factory=Run, description="How long a run takes and what it leaves behind.")
 
     @model_validator(mode="after")

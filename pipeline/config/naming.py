@@ -36,11 +36,16 @@ def name_sources(urls: Sequence[str]) -> dict[str, str]:
 
 
 def _plain(url: str) -> str:
-    """The last word of a path or URL; never anything before an ``@``, which may be a password."""
+    """The last word of a path or URL; never anything that may be a password."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?(.*)", url, re.DOTALL)
     if not match:
         return PurePosixPath(url).stem
     if not match[2]:
         return match[1]
-    host, _, path = re.split(r"[?#]", match[3].rpartition("@")[2])[0].partition("/")
-    return PurePosixPath(path).stem or host or match[1]
+    before, _, rest = match[3].rpartition("@")
+    if re.search(r"[?#]", before):  # That ``@`` may be in the middle of a token as well as before the host.
+        return match[1]
+    host, _, path = re.split(r"[?#]", rest)[0].partition("/")
+    last = PurePosixPath(path).stem
+    # Some cameras want the login in the path: /user=admin_password=…_channel=1.sdp
+    return last if last and "=" not in path else host or match[1]

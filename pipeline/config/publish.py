@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config.fields import Count, Seconds, Section, Switch, Text
+from pipeline.config.fields import Count, Seconds, Section, Switch, Text, is_loopback
 
 __all__ = ["SINK_KINDS", "ContactSheetSink", "JsonlSink", "Sink", "VideoSink", "ZmqSink"]
 
@@ -54,19 +53,12 @@ class ZmqSink(_Sink):
     @model_validator(mode="after")
     def _stays_here(self) -> Self:
         match = _TCP.fullmatch(self.address)
-        if match and not self.insecure and not _is_loopback(match[1].strip("[]")):
+        if match and not self.insecure and not is_loopback(match[1].strip("[]")):
             raise ValueError(
                 f"publishes at {self.address}, which other hosts can reach, in plain text; "
                 "publish at tcp://127.0.0.1:PORT, or add insecure: true if the network is trusted"
             )
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in ("localhost", "lo")
 
 
 class JsonlSink(_Sink):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.messages import ModelSpec
 from pipeline.models.download import Progress
 
-__all__ = ["Runner", "build_runner", "is_fake", "prepare"]
+__all__ = ["Runner", "batch_sizes", "build_runner", "is_fake", "prepare"]
 
 
 class Runner(Protocol):
@@ -21,11 +21,14 @@ class Runner(Protocol):
         output_shapes: Shape of each output for one frame, leading 1 included, in the order of
             ``spec.output_names``; set by `open`.
         output_dtypes: numpy dtype name of each output; set by `open`.
+        service_ns: Batch sizes that are warmed up, and what `forward` takes for each, in nanoseconds; set by
+            `open`. Other sizes are to be padded to the next of these. May be empty with a batch limit of 1.
     """
 
     spec: ModelSpec
     output_shapes: tuple[tuple[int, ...], ...]
     output_dtypes: tuple[str, ...]
+    service_ns: dict[int, int]
 
     def open(self) -> ModelSpec:
         """Load the model and warm it up. Heavy: runs in the process that will use it.
@@ -49,6 +52,16 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free the model; may be called twice, or without `open`."""
+
+
+def batch_sizes(limit: int) -> tuple[int, ...]:
+    """The batch sizes to warm up: powers of two, and the limit itself.
+
+    An accelerator tunes its kernels for each shape that it meets, which takes from a tenth of a second to
+    minutes; so there are few of them, and what lies between is padded.
+    """
+    powers = (1 << bit for bit in range(limit.bit_length()))
+    return (*(size for size in powers if size < limit), limit)
 
 
 def is_fake(model: str) -> bool:
@@ -75,7 +88,12 @@ def prepare(model: str, *, progress: Progress | None = None) -> None:
 
 
 def build_runner(
-    model: str, *, device: str = "auto", threads: int = 1, input_size: tuple[int, int] | None = None
+    model: str,
+    *,
+    device: str = "auto",
+    threads: int = 1,
+    input_size: tuple[int, int] | None = None,
+    batch: int = 1,
 ) -> Runner:
     """The runner of a model, not yet opened; nothing heavy is imported for the fake one.
 
@@ -85,6 +103,7 @@ def build_runner(
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         threads: Threads of one inference on the CPU.
         input_size: Width and height in pixels, for a model whose input size is free.
+        batch: Frames at once at most; every size of `batch_sizes` is warmed up by `Runner.open`.
 
     Raises:
         ModelError: the options of the fake model are wrong.
@@ -93,7 +112,7 @@ def build_runner(
     if is_fake(model):
         from pipeline.models.fake import FakeRunner
 
-        return FakeRunner.from_name(model)
+        return FakeRunner.from_name(model, batch=batch)
     from pipeline.models.onnx import OnnxRunner
 
-    return OnnxRunner(model, device=device, threads=threads, input_size=input_size)
+    return OnnxRunner(model, device=device, threads=threads, input_size=input_size, batch=batch)

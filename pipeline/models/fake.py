@@ -2,12 +2,15 @@
 
 Deterministic, and right about that scene to within a pixel of the input (two where the frame came as I420
 and was scaled by an odd factor), so that tests know the truth.
-Its name takes options: ``fake?ms=50&fail_every=10``.
+Its name takes options: ``fake?ms=50&fail_every=10``, or ``fake?ms=20&per_frame_ms=2`` for one that gains from
+batches as a network on a GPU does.
 
-==============  ==================================================================================
-``ms``          service time of a frame in milliseconds, spent waiting, not computing
-``fail_every``  the n-th, 2n-th, … frame raises `ModelError`
-==============  ==================================================================================
+================  ==================================================================================
+``ms``            service time of a frame in milliseconds, spent waiting, not computing
+``per_frame_ms``  what each further frame of a batch adds, in milliseconds; as much as ``ms`` by default
+``fail_every``    the n-th, 2n-th, … frame raises `ModelError`; a batch with such a frame in it is refused
+                  as a whole, and none of it counts as seen
+================  ==================================================================================
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.messages import ModelSpec
+from pipeline.models.base import batch_sizes
 from pipeline.vision.palette import BACKGROUND, LABELS, PALETTE
 
 __all__ = ["MAX_OBJECTS", "FakeRunner"]
@@ -45,10 +49,20 @@ class FakeRunner:
     Args:
         name: Name that the spec carries.
         service_ms: Least time that a frame takes, in milliseconds.
+        per_frame_ms: Least time that each further frame of a batch takes; None for as much.
         fail_every: Which frames raise; 0 for none.
+        batch: Frames at once at most.
     """
 
-    def __init__(self, name: str = "fake", *, service_ms: float = 0.0, fail_every: int = 0) -> None:
+    def __init__(
+        self,
+        name: str = "fake",
+        *,
+        service_ms: float = 0.0,
+        per_frame_ms: float | None = None,
+        fail_every: int = 0,
+        batch: int = 1,
+    ) -> None:
         self.spec = ModelSpec(
             name=name,
             sha256="",
@@ -65,34 +79,46 @@ class FakeRunner:
         self.output_shapes: tuple[tuple[int, ...], ...] = ((1, MAX_OBJECTS, 6),)
         self.output_dtypes: tuple[str, ...] = ("float32",)
         self._service_s = service_ms / 1e3
+        self._further_s = self._service_s if per_frame_ms is None else per_frame_ms / 1e3
+        self.service_ns = {size: int(self._takes_s(size) * 1e9) for size in batch_sizes(batch)}
         self._fail_every = fail_every
         self._frames = 0
         self._closed = threading.Event()
 
     @classmethod
-    def from_name(cls, name: str) -> FakeRunner:
+    def from_name(cls, name: str, *, batch: int = 1) -> FakeRunner:
         """The runner that a name with options describes.
+
+        Args:
+            name: ``fake``, with options or without.
+            batch: Frames at once at most.
 
         Raises:
             ModelError: an option is unknown or no number in its range.
         """
-        options = {"ms": 0.0, "fail_every": 0.0}
+        options: dict[str, float | None] = {"ms": 0.0, "per_frame_ms": None, "fail_every": 0.0}
         for key, text in parse_qsl(name.partition("?")[2], keep_blank_values=True):
             if key not in options:
                 raise ModelError(
                     f"the fake model has no option {key!r}", hint=f"its options are {', '.join(options)}"
                 )
             try:
-                options[key] = float(text)
+                value = float(text)
             except ValueError:
-                options[key] = -1.0
-            whole = key == "ms" or options[key].is_integer()
-            if not (0 <= options[key] < 1e6 and whole):
+                value = -1.0
+            options[key] = value
+            if not (0 <= value < 1e6 and (key != "fail_every" or value.is_integer())):
                 raise ModelError(
                     f"option {key} of the fake model is {text!r}, not a number from 0",
                     hint="for example fake?ms=50&fail_every=10",
                 )
-        return cls(name, service_ms=options["ms"], fail_every=int(options["fail_every"]))
+        return cls(
+            name,
+            service_ms=options["ms"] or 0.0,
+            per_frame_ms=options["per_frame_ms"],
+            fail_every=int(options["fail_every"] or 0),
+            batch=batch,
+        )
 
     def open(self) -> ModelSpec:
         """There is nothing to load."""
@@ -113,19 +139,28 @@ class FakeRunner:
             raise ModelError(
                 f"the fake model takes uint8 {(_HEIGHT, _WIDTH, 3)}, got {tensors.dtype} {shapes}"
             )
+        ready = time.monotonic() + self._takes_s(len(tensors))
+        self._count(len(tensors))
         for picture, rows in zip(tensors, outputs[0], strict=True):
-            ready = time.monotonic() + self._service_s
-            self._frames += 1
-            if self._fail_every and self._frames % self._fail_every == 0:
-                raise ModelError(f"the fake model fails on frame {self._frames}, as it was told to")
             _find(picture, rows)
-            rest = ready - time.monotonic()
-            if rest > 0:
-                self._closed.wait(rest)
+        rest = ready - time.monotonic()
+        if rest > 0:
+            self._closed.wait(rest)
 
     def close(self) -> None:
         """End a wait that is under way."""
         self._closed.set()
+
+    def _takes_s(self, count: int) -> float:
+        return self._service_s + (count - 1) * self._further_s
+
+    def _count(self, count: int) -> None:
+        before, self._frames = self._frames, self._frames + count
+        if self._fail_every and self._frames // self._fail_every > before // self._fail_every:
+            if count > 1:
+                self._frames = before
+                raise ModelError(f"the fake model fails on a frame of these {count}, as it was told to")
+            raise ModelError(f"the fake model fails on frame {self._frames}, as it was told to")
 
 
 def _find(picture: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:

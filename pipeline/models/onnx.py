@@ -12,6 +12,7 @@ import ctypes
 import io
 import logging
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pipeline.errors import ModelError, ProviderError
 from pipeline.heads import Signature, TensorInfo
 from pipeline.messages import ModelSpec
+from pipeline.models.base import batch_sizes
 from pipeline.models.describe import card_of, describe
 from pipeline.models.providers import AUTO_ORDER, DEVICES, Device, missing_for
 from pipeline.models.store import ModelFile, cache_dir, resolve
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 #: Edge in pixels of a free input when nobody names one.
 DEFAULT_SIZE = 640
 
+#: The first one tunes, the quickest of the others counts.
+_WARM_RUNS = 3
 _FATAL = 4
 _ERROR = 3
 _DTYPES = {
@@ -73,6 +77,7 @@ class OnnxRunner:
         device: ``auto`` for the best that really works, or a name of `DEVICES`.
         threads: Threads of one inference on the CPU.
         input_size: Width and height in pixels, for a model whose input size is free.
+        batch: Frames at once at most.
 
     Attributes:
         why: Why the model is taken for one of its family; set by `open`.
@@ -84,7 +89,13 @@ class OnnxRunner:
     """
 
     def __init__(
-        self, model: str, *, device: str = "auto", threads: int = 1, input_size: tuple[int, int] | None = None
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        input_size: tuple[int, int] | None = None,
+        batch: int = 1,
     ) -> None:
         if device != "auto" and device not in DEVICES:
             raise ProviderError(
@@ -93,6 +104,7 @@ class OnnxRunner:
         self.spec: ModelSpec
         self.output_shapes: tuple[tuple[int, ...], ...] = ()
         self.output_dtypes: tuple[str, ...] = ()
+        self.service_ns: dict[int, int] = {}
         self.why = ""
         self.refusals: list[str] = []
         self.signature = Signature((), ())
@@ -100,6 +112,7 @@ class OnnxRunner:
         self._device = device
         self._threads = threads
         self._input_size = input_size
+        self._batch = batch
         self._session: Any = None
         self._binding: Any = None
 
@@ -110,10 +123,12 @@ class OnnxRunner:
         provider = self._load(file)
         try:
             self._recognise(file, card, provider)
+            self._binding = self._session.io_binding()
+            if self._batch > 1:
+                self._warm_up()
         except ModelError:
             self.close()
             raise
-        self._binding = self._session.io_binding()
         return self.spec
 
     def forward(self, tensors: NDArray[Any], outputs: Sequence[NDArray[Any]]) -> None:
@@ -145,6 +160,39 @@ class OnnxRunner:
         outputs = [by_name[name] for name in self.spec.output_names]
         self.output_shapes = tuple((1, *_sizes(info.shape[1:])) for info in outputs)
         self.output_dtypes = tuple(info.dtype for info in outputs)
+
+    def _warm_up(self) -> None:
+        """Run a batch of each size: shapes are tuned before the first frame, and times are known.
+
+        Raises:
+            ModelError: the model takes one picture at a time.
+        """
+        info = self.signature.inputs[0]
+        hint = "set stages.infer.batch: 1, or export the model with a free (dynamic) batch axis"
+        if isinstance(info.shape[0], int):
+            raise ModelError(
+                f"model {self.spec.name!r} takes one picture at a time, not batches of {self._batch}",
+                hint=hint,
+            )
+        sizes = batch_sizes(self._batch)
+        tensors = np.zeros((sizes[-1], *_sizes(info.shape[1:])), info.dtype)
+        outputs = [
+            np.empty((sizes[-1], *shape[1:]), dtype)
+            for shape, dtype in zip(self.output_shapes, self.output_dtypes, strict=True)
+        ]
+        # The largest first: TensorRT builds anew for a shape outside of those that it knows, 1 among them.
+        for size in reversed(sizes):
+            times = []
+            for _ in range(_WARM_RUNS):
+                start_ns = time.monotonic_ns()
+                try:
+                    self._run(tensors[:size], [buffer[:size] for buffer in outputs])
+                except ModelError as error:
+                    raise ModelError(
+                        f"{error.message}, with a batch of {size} pictures", hint=hint
+                    ) from error
+                times.append(time.monotonic_ns() - start_ns)
+            self.service_ns[size] = min(times[1:])
 
     def _run(self, tensors: NDArray[Any], outputs: Sequence[NDArray[Any]]) -> None:
         binding = self._binding

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,9 @@ from pipeline.messages import ModelSpec
 from pipeline.runtime.plan import SourcePlan, WorkerPlan
 from pipeline.stages.base import MakePool, Stage
 from pipeline.stages.capture import CaptureStage
+from pipeline.stages.turns import Turns, waiting
 from pipeline.transport.control import Doorbell, Ringer
-from pipeline.transport.ledger import Ledger
+from pipeline.transport.ledger import Books
 from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
 from pipeline.transport.shm import PREFIX, Pools, SlotPool
 
@@ -30,7 +33,11 @@ __all__ = [
 
 def ledger_name(run_id: str, source: str) -> str:
     """Name of the books of a source in the shared-memory folder."""
-    return f"{PREFIX}{run_id}-books-{source}"
+    return f"{_books(run_id)}{source}"
+
+
+def _books(run_id: str) -> str:
+    return f"{PREFIX}{run_id}-books-"
 
 
 def frame_pool_name(run_id: str, source: str, number: int) -> str:
@@ -40,7 +47,7 @@ def frame_pool_name(run_id: str, source: str, number: int) -> str:
 
 def doorbell_endpoint(plan: WorkerPlan, source: str) -> str:
     """Where capture of that source is rung when a slot comes free."""
-    return f"ipc://{plan.run_dir}/bell-{plan.all_sources.index(source)}"
+    return f"ipc://{plan.run_dir}/bell-{zlib.crc32(source.encode()):08x}"
 
 
 @dataclass
@@ -51,23 +58,20 @@ class Builder:
         plan: What this process is.
         wake: Wakes the main thread; for sources that read in a thread of their own.
         on_error: Told of a source that broke.
+        abandon: Ends this process at once; for a source that a library holds for ever.
     """
 
     plan: WorkerPlan
     wake: Callable[[], None]
     on_error: Callable[[SourceError], None]
+    abandon: Callable[[], None] = lambda: None
     pools: Pools = field(default_factory=Pools)
     context: Any = field(default_factory=make_context)
     notes: list[str] = field(default_factory=list)
-    _ledgers: dict[str, Ledger] = field(default_factory=dict)
     _closers: list[Callable[[], None]] = field(default_factory=list)
 
-    def ledger(self, source: str) -> Ledger:
-        """The books of a source, mapped once."""
-        ledger = self._ledgers.get(source)
-        if ledger is None:
-            ledger = self._ledgers[source] = Ledger.named(ledger_name(self.plan.run_id, source))
-        return ledger
+    def __post_init__(self) -> None:
+        self.books = Books(_books(self.plan.run_id))
 
     def stages(self) -> list[Stage]:
         """The stages after capture, opened; what ``infer`` found out is its return value there."""
@@ -115,8 +119,7 @@ class Builder:
         """Close sockets first, then the pools, then the context."""
         for close in reversed(self._closers):
             close()
-        for ledger in self._ledgers.values():
-            ledger.close()
+        self.books.close()
         self.pools.close()
         self.context.term()
 
@@ -125,8 +128,12 @@ class Builder:
 
         def make(slot_bytes: int) -> SlotPool:
             if not last or plan.inline:  # Nobody outside this process reads it.
-                return self.pools.add(SlotPool.in_memory(f"local-{stage}", 2, slot_bytes), owned=True)
-            slots = plan.outlet_window * len(plan.outlets) + 2
+                # As many as a batch waits for or makes, and one to write in.
+                slots = plan.settings.batch + 1
+                return self.pools.add(SlotPool.in_memory(f"local-{stage}", slots, slot_bytes), owned=True)
+            # What peers hold, what one batch adds to that before it is sent, and one to write in.
+            made = plan.settings.batch if stage == "infer" else 1
+            slots = plan.outlet_window * len(plan.outlets) + made + 1
             name = f"{PREFIX}{plan.run_id}-{plan.name}-{stage}-{plan.incarnation}"
             return self.pools.add(SlotPool.create(name, slots, slot_bytes), owned=True)
 
@@ -148,13 +155,14 @@ class Builder:
                 device=settings.device,
                 threads=settings.threads,
                 input_size=settings.input_size,
+                batch=settings.batch,
             )
-            return InferStage(runner=runner, make_pool=make_pool)
+            return InferStage(runner=runner, make_pool=make_pool, batch=settings.batch)
         if name == "postprocess":
             from pipeline.stages.postprocess import PostprocessStage
 
             return PostprocessStage(
-                ledger_of=self.ledger,
+                ledger_of=self.books.of,
                 confidence=settings.confidence,
                 nms_iou=settings.nms_iou,
                 classes=settings.classes,
@@ -169,31 +177,45 @@ class Builder:
 
         ringer = Ringer(self.context)
         self._closers.append(ringer.close)
-        endpoints = {source: doorbell_endpoint(self.plan, source) for source in self.plan.all_sources}
+
+        def ring(source: str) -> None:
+            """Wake the capture whose slot came free, and the live one whose turn is next."""
+            ringer.ring(doorbell_endpoint(self.plan, source))
+            books = self.books.all()
+            following = waiting(books.values(), time.monotonic_ns())[:1]
+            for other, ledger in books.items():
+                if other != source and ledger in following:
+                    ringer.ring(doorbell_endpoint(self.plan, other))
+
         return PublishStage(
             sinks=[
                 build_sink(sink.kind, resume=self.plan.incarnation > 0, **sink.options)
                 for sink in self.plan.sinks
             ],
-            ledger_of=self.ledger,
+            ledger_of=self.books.of,
             pools=self.pools,
-            ring=lambda source: ringer.ring(endpoints[source]),
-            sources=self.plan.all_sources,
+            ring=ring,
+            sources=lambda: tuple(self.books.all()),
             run_id=self.plan.run_id,
             open_objects=Path(self.plan.run_dir) / "open-objects",
         )
 
     def _capture(self, source: SourcePlan) -> CaptureStage:
         from pipeline.sources import build_source
+        from pipeline.sources.admission import Admission
 
         settings = self.plan.settings
+        ledger = self.books.of(source.name)
+        admission = Admission(**source.admission) if source.admission else None
         reader = build_source(
             source.name,
             source.url,
             pixels=settings.preprocess,
             realtime=source.realtime,
+            awake=admission.awake if admission is not None else None,
             **source.options,
         )
+        turns = Turns(ledger, lambda: self.books.all().values(), places=settings.in_flight)
         run_id = self.plan.run_id
 
         def make(number: int, slots: int, slot_bytes: int) -> SlotPool:
@@ -205,14 +227,21 @@ class Builder:
 
         return CaptureStage(
             source=reader,
-            ledger=self.ledger(source.name),
+            ledger=ledger,
             make_pool=make,
             attach_pool=attach,
             slots=settings.slots,
             in_flight=settings.in_flight,
             wake=self.wake,
             on_error=self.on_error,
+            judge=admission.judge if admission is not None else _all_wanted,
+            turns=turns if reader.live else None,
+            abandon=self.abandon,
         )
+
+
+def _all_wanted(_picture: object, _wanted_ns: int | None) -> None:
+    """The judge of a source that has none."""
 
 
 def open_stages(stages: list[Stage]) -> ModelSpec | None:

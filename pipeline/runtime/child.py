@@ -75,7 +75,7 @@ class _Child:
 
     def __init__(self, plan: WorkerPlan) -> None:
         self._plan = plan
-        self._builder = Builder(plan, wake=self._wake, on_error=self._source_broke)
+        self._builder = Builder(plan, wake=self._wake, on_error=self._source_broke, abandon=_abandon)
         self._agent = Agent(
             lambda: ControlClient(self._builder.context, control_endpoint(plan.run_dir), plan.name),
             lifeline=sys.stdin.fileno(),
@@ -139,14 +139,12 @@ class _Child:
                 capture.close()
             for stage in stages:
                 stage.close()
-        agent.report(Finished(self._summary(stages, captures)))
+        agent.report(Finished(self._summary(stages)))
 
-    def _summary(self, stages: list[Stage], captures: list[CaptureStage]) -> dict[str, Any]:
+    def _summary(self, stages: list[Stage]) -> dict[str, Any]:
         summary: dict[str, Any] = {"stale": self._worker.stale if self._worker is not None else 0}
         for stage in stages:
             summary |= stage.summary()
-        if captures:
-            summary["decode_errors"] = {c.source.name: c.decode_errors for c in captures}
         return summary
 
     def _serve(self, stages: list[Stage], captures: list[CaptureStage]) -> None:
@@ -176,10 +174,10 @@ class _Child:
         next_summary = 0.0
         while worker.step() or not worker.finished:
             if time.monotonic() >= next_summary:
-                agent.summary = self._summary(stages, captures)
+                agent.summary = self._summary(stages)
                 next_summary = time.monotonic() + _SUMMARY_S
             if worker.idle:
-                waiter.wait(_WAIT_S)
+                waiter.wait(min(_WAIT_S, worker.wait_s))
                 for bell in bells:
                     bell.silence()
 
@@ -187,6 +185,13 @@ class _Child:
 def _fatal_in_thread(args: threading.ExceptHookArgs) -> None:
     """A thread that dies must take the process with it: the supervisor replaces processes, not threads."""
     threading.__excepthook__(args)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _abandon() -> None:
+    """End this process at once: a thread hangs in a library, and no thread can be ended from outside."""
+    sys.stderr.write("abandoned: a library did not return\n")
     sys.stderr.flush()
     os._exit(1)
 
@@ -201,7 +206,12 @@ def main() -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     plan = read_plan(sys.stdin.fileno())
     setproctitle.setproctitle(f"framewire {plan.name}")
-    return _Child(plan).run()
+    code = _Child(plan).run()
+    if any(thread.name.startswith("read-") for thread in threading.enumerate()):
+        # A camera that does not answer still holds the thread that reads it; waiting would take seconds.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

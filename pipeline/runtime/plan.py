@@ -19,13 +19,17 @@ class SourcePlan(msgspec.Struct, frozen=True):
         name: Its name, as it appears in every event.
         url: Path or URL; may hold credentials.
         realtime: Play a recording at its own pace, as if it were live.
+        live: Whether it is a camera or stream, which is never given up.
         options: Keyword arguments of the source.
+        admission: Keyword arguments of `pipeline.sources.admission.Admission`; empty to want all.
     """
 
     name: str
     url: str
     realtime: bool = False
+    live: bool = False
     options: dict[str, Any] = {}
+    admission: dict[str, Any] = {}
 
 
 class SinkPlan(msgspec.Struct, frozen=True):
@@ -53,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
         lost_after_s: An object unseen for so long has ended.
         slots: Frames of one source that may be under way at once.
         in_flight: The same for a live source, where age counts.
+        batch: Frames in one inference at most.
     """
 
     model: str
@@ -69,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True):
     lost_after_s: float = 2.0
     slots: int = 8
     in_flight: int = 2
+    batch: int = 1
 
 
 class Peer(msgspec.Struct, frozen=True, array_like=True):
@@ -124,6 +130,7 @@ class RestartPolicy(msgspec.Struct, frozen=True):
         window_s: Length of that window.
         backoff_s: Wait before the first restart; doubles with each further one in the window.
         backoff_max_s: Longest wait.
+        live_backoff_max_s: The same for a process that only reads live sources; it has no budget.
         open_s: A worker that has not said its first word for so long after its start is killed.
         silent_s: One unheard for so long is killed.
         busy_s: One busy with the same message for so long is killed.
@@ -133,6 +140,7 @@ class RestartPolicy(msgspec.Struct, frozen=True):
     window_s: float = 60.0
     backoff_s: float = 0.1
     backoff_max_s: float = 5.0
+    live_backoff_max_s: float = 30.0
     open_s: float = 120.0
     silent_s: float = 10.0
     busy_s: float = 60.0

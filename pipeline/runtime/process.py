@@ -43,6 +43,8 @@ class ChildProcess:
         self.done = False
         self.faulted = False
         self.restarts = 0
+        self.stop_reason = ""
+        self._incarnation = 0
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -53,6 +55,11 @@ class ChildProcess:
     def captures(self) -> bool:
         """Whether it reads sources."""
         return bool(self._plan.sources)
+
+    @property
+    def reads_live(self) -> bool:
+        """Whether it does nothing but read cameras and streams, which are never given up."""
+        return self.stages == ("capture",) and all(source.live for source in self._plan.sources)
 
     @property
     def alive(self) -> bool:
@@ -70,7 +77,7 @@ class ChildProcess:
         self.opened = self.begun = self.ready = False
         self._busy_s = 0.0
         self._heard_at = time.monotonic()
-        plan = replace(self._plan, incarnation=self.restarts)
+        plan = replace(self._plan, incarnation=self._incarnation)
         with self._stderr_path().open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.runtime.child"],
@@ -85,6 +92,15 @@ class ChildProcess:
         with contextlib.suppress(BrokenPipeError):
             stdin.write(write_plan(plan))
             stdin.flush()
+
+    def renew(self, plan: WorkerPlan) -> None:
+        """Start it again after it has ended, as something else."""
+        self._plan = plan
+        self._incarnation += 1
+        self._keep()
+        self.done = self.faulted = False
+        self.stop_reason = ""
+        self.start()
 
     def heard(self) -> None:
         """It has said something."""
@@ -131,20 +147,27 @@ class ChildProcess:
         return self.captures and not self.done and self.ready
 
     def plan_restart(self) -> bool:
-        """Decide when it comes back; False when its budget is spent."""
+        """Decide when it comes back; False when its budget is spent. A camera's process has no budget."""
         now = time.monotonic()
         while self._deaths and now - self._deaths[0] > self._policy.window_s:
             self._deaths.popleft()
-        if len(self._deaths) >= self._policy.budget or self._exit == EXIT_FAULT:
+        if self._exit == EXIT_FAULT or (len(self._deaths) >= self._policy.budget and not self.reads_live):
             return False
-        backoff_s = self._policy.backoff_s * 2 ** len(self._deaths)
+        longest_s = self._policy.live_backoff_max_s if self.reads_live else self._policy.backoff_max_s
+        backoff_s = self._policy.backoff_s * 2 ** min(len(self._deaths), 30)
         self._deaths.append(now)
-        self._due = now + min(backoff_s, self._policy.backoff_max_s)
+        self._due = now + min(backoff_s, longest_s)
         self.restarts += 1
-        self._past.append(self._summary)
-        self._summary = {}
+        self._incarnation += 1
+        self._keep()
         self.opened = self.begun = self.ready = False
         return True
+
+    def _keep(self) -> None:
+        """Keep what the incarnation that ended said; a capture says nothing, and may come back for months."""
+        if self.stages != ("capture",):
+            self._past.append(self._summary)
+        self._summary = {}
 
     def due(self) -> bool:
         """Whether it is time to start it again."""

@@ -32,7 +32,6 @@ def summarise(
     spec: ModelSpec | None,
     seconds: float,
     restarts: Mapping[str, int],
-    reasons: Mapping[str, str],
     run_id: str,
     extra_files: list[str],
 ) -> dict[str, Any]:
@@ -44,17 +43,14 @@ def summarise(
         spec: The model; None when it was never loaded.
         seconds: Length of the run.
         restarts: How often each worker was brought back.
-        reasons: Why a source failed, by source.
         run_id: Id of the run.
         extra_files: Files written outside the sinks.
     """
     said = [summary for incarnations in summaries.values() for summary in incarnations]
     objects: Counter[str] = Counter()
-    decode_errors: Counter[str] = Counter()
     files: list[str] = []
     for summary in said:
         objects.update(summary.get("objects", {}))
-        decode_errors.update(summary.get("decode_errors", {}))
         files += [file for file in summary.get("files", []) if file not in files]
     latencies = merge_latencies(summaries).by_name
     stages: dict[str, dict[str, Any]] = {}
@@ -76,12 +72,20 @@ def summarise(
             "dropped": ledger.dropped(),
             "lost": ledger.lost(),
             "failed": ledger["failed"],
-            "decode_errors": decode_errors[name],
+            "decode_errors": ledger["decode_errors"],
             "fps": round(ledger["published"] / seconds, 2) if seconds > 0 else 0.0,
             "state": STATES[ledger["state"]],
         }
-        if name in reasons:
-            sources[name]["reason"] = reasons[name]
+        if f"total@{name}" in latencies:
+            sources[name]["latency_ms"] = latencies[f"total@{name}"].summary()
+        if ledger["live"]:
+            sources[name]["skipped"] = ledger["skipped"]
+        if ledger["clocked"]:
+            sources[name]["clock_offset_s"] = ledger["clock_offset_us"] / 1e6
+            sources[name]["drift_ppm"] = ledger["drift_ppb"] / 1000
+        last = ledger.journal.last()
+        if last is not None:
+            sources[name] |= {key: word for key in ("reason", "message") if (word := getattr(last, key))}
     model: dict[str, Any] = {}
     if spec is not None:
         model = {

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, FramewireError, SinkError
+from pipeline.runtime.admin import AdminServer
 from pipeline.runtime.build import ledger_name
-from pipeline.runtime.plan import RestartPolicy, RunPlan, Settings, SinkPlan, SourcePlan
+from pipeline.runtime.plan import RestartPolicy, RunPlan, Settings, SinkPlan
 from pipeline.runtime.report import summarise
 from pipeline.runtime.rundir import RunDir, sweep
+from pipeline.runtime.sources import Sources, source_plan
 from pipeline.runtime.supervisor import Outcome, Supervisor
 from pipeline.runtime.topology import Placement, plan_workers
 from pipeline.transport.ledger import STATES, Ledger
 
+if TYPE_CHECKING:
+    from pipeline.runtime.exporter import MetricsServer
+
 __all__ = ["Finished", "Progress", "Run", "auto_replicas", "placement_of", "settings_of"]
+
+log = logging.getLogger(__name__)
 
 _MAX_AUTO_REPLICAS = 8
 
@@ -33,6 +41,7 @@ class Progress:
     Attributes:
         source: Its name.
         state: Its state.
+        message: Why it is in that state, if something is wrong.
         published: Frames accounted for, lost ones included.
         expected: Frames to come in all; 0 when that is unknown.
         dropped: Frames dropped so far.
@@ -40,6 +49,7 @@ class Progress:
 
     source: str
     state: str
+    message: str
     published: int
     expected: int
     dropped: int
@@ -80,6 +90,9 @@ def auto_replicas(device: str, threads: int) -> int:
 
 def settings_of(config: Config, replicas: int) -> Settings:
     """What the stages are told."""
+    batch = config.stages.infer.batch
+    # What keeps the replicas busy in all, a batch in work and one ready behind it, shared among the sources.
+    share = -(-2 * replicas * batch // max(1, len(config.sources)))
     return Settings(
         model=config.model.name,
         device=config.model.device,
@@ -95,9 +108,10 @@ def settings_of(config: Config, replicas: int) -> Settings:
         update_interval_s=config.events.update_interval_s,
         lost_after_s=config.track.lost_after_s,
         # Two frames for each replica keep it busy, the rest covers the stages around it.
-        slots=max(config.run.slots, 2 * replicas + 4),
+        slots=max(config.run.slots, 2 * replicas + 4, share + 4),
         # Of a live source one frame may wait while the others are in work: age is bounded by that.
-        in_flight=replicas + 1,
+        in_flight=replicas * batch + 1,
+        batch=batch,
     )
 
 
@@ -143,6 +157,7 @@ class Run:
     Args:
         config: The config.
         tick: Called about ten times a second while it runs.
+        reread: Reads the config again, for ``framewire reload``; None when it came from the command line.
         restart: Overrides the restart policy of the config; for tests.
     """
 
@@ -151,17 +166,23 @@ class Run:
         config: Config,
         *,
         tick: Callable[[Run], None] = lambda _: None,
+        reread: Callable[[], Config] | None = None,
         restart: RestartPolicy | None = None,
     ) -> None:
         if not config.sources:
             raise ConfigError("there is no source", hint="name one: framewire run video.mp4")
         self._config = config
         self._tick = tick
+        self._reread = reread
+        self._reload_wanted = False
         given = config.run.restart
         self._restart = restart or RestartPolicy(
             given.budget, given.window_s, given.backoff_s, given.backoff_max_s
         )
         self._ledgers: dict[str, Ledger] = {}
+        self._admin: AdminServer | None = None
+        self._sources: Sources | None = None
+        self._metrics: MetricsServer | None = None
         self._supervisor: Supervisor | None = None
         self._stop = ""
         self.out = Path(config.run.out) if config.run.out is not None else None
@@ -184,6 +205,7 @@ class Run:
             Progress(
                 name,
                 STATES[ledger["state"]],
+                last.message if (last := ledger.journal.last()) is not None else "",
                 ledger["next_publish"],
                 ledger["expected"],
                 sum(ledger.dropped().values()),
@@ -211,23 +233,79 @@ class Run:
             try:
                 for name in self._config.sources:
                     self._ledgers[name] = Ledger.named(ledger_name(rundir.run_id, name), create=True)
-                self._supervisor = Supervisor(plan, self._ledgers, tick=lambda: self._tick(self))
+                self._supervisor = Supervisor(plan, self._ledgers, tick=self._turn)
+                self._sources = Sources(self._config, rundir.run_id, plan, self._supervisor, self._ledgers)
+                self._admin = AdminServer(str(rundir.path), self._obey)
+                self._metrics = self._measured()
                 if self._stop:
                     self._supervisor.stop(self._stop)
                 outcome = self._supervisor.run()
                 return self._finish(rundir.run_id, outcome)
             finally:
+                if self._metrics is not None:
+                    self._metrics.close()
+                if self._admin is not None:
+                    self._admin.close()
                 for ledger in self._ledgers.values():
                     ledger.close()
                 self._ledgers = {}
+
+    def reload(self) -> None:
+        """Read the config again at the next turn. Safe in a signal handler."""
+        self._reload_wanted = True
+
+    def _turn(self) -> None:
+        assert self._admin is not None
+        self._admin.serve()
+        if self._metrics is not None:
+            self._metrics.serve()
+        if self._reload_wanted:
+            self._reload_wanted = False
+            try:
+                self._reloaded()
+            except FramewireError as error:
+                log.error("the config was not taken over: %s", error)
+        self._tick(self)
+
+    def _measured(self) -> MetricsServer | None:
+        """The metrics page, if one is wanted.
+
+        Raises:
+            ConfigError: its address is taken.
+        """
+        address = self._config.metrics.address()
+        if address is None:
+            return None
+        from pipeline.runtime.exporter import MetricsServer  # only what is used is loaded
+        from pipeline.runtime.metrics import View
+
+        def view() -> View:
+            supervisor = self.supervisor
+            spec = supervisor.outcome.spec
+            return View(self._ledgers, supervisor.summaries(), supervisor.restarts(), supervisor.pids(), spec)
+
+        return MetricsServer(self._config.metrics.listen or "", view)
+
+    def _obey(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._sources is not None
+        if request.get("do") == "reload":
+            return self._reloaded()
+        return self._sources.obey(request)
+
+    def _reloaded(self) -> dict[str, Any]:
+        assert self._sources is not None
+        if self._reread is None:
+            raise ConfigError(
+                "this run was started without a config file", hint="use: framewire sources add, remove"
+            )
+        return self._sources.take_over(self._reread())
 
     def _plan(self, rundir: RunDir) -> RunPlan:
         config = self._config
         placement = placement_of(config)
         replicas = (placement.replicas or {}).get("infer", 1)
         sources = [
-            SourcePlan(name, source.url, realtime=config.run.realtime)
-            for name, source in config.sources.items()
+            source_plan(name, source, realtime=config.run.realtime) for name, source in config.sources.items()
         ]
         workers = plan_workers(
             run_id=rundir.run_id,
@@ -247,9 +325,6 @@ class Run:
         )
 
     def _finish(self, run_id: str, outcome: Outcome) -> Finished:
-        reasons = {}
-        if outcome.error is not None and outcome.error.source:
-            reasons[outcome.error.source] = outcome.error.message
         path = self.out / "summary.json" if self.out is not None else None
         summary = summarise(
             ledgers=self._ledgers,
@@ -257,7 +332,6 @@ class Run:
             spec=outcome.spec,
             seconds=outcome.seconds,
             restarts=outcome.restarts,
-            reasons=reasons,
             run_id=run_id,
             extra_files=[str(path)] if path else [],
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import TransportError
 from pipeline.transport.shm import PREFIX, shm_dir
 
-__all__ = ["RunDir", "runtime_root", "stale_runs", "sweep"]
+__all__ = ["RunDir", "running_runs", "runtime_root", "stale_runs", "sweep"]
 
 _LOCK = "lock"
 _UNBORN = "."
@@ -81,8 +81,17 @@ def _remove(path: Path) -> None:
 
 def stale_runs() -> list[Path]:
     """Run folders whose supervisor is dead."""
+    return [path for path, alive in _runs() if not alive]
+
+
+def running_runs() -> list[Path]:
+    """Run folders of this user whose supervisor lives."""
+    return [path for path, alive in _runs() if alive]
+
+
+def _runs() -> list[tuple[Path, bool]]:
     root = runtime_root()
-    stale = []
+    found = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path.name.startswith(_UNBORN):
             continue
@@ -92,12 +101,12 @@ def stale_runs() -> list[Path]:
             continue  # Not a run, or another start has just swept it.
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale.append(path)
+            found.append((path, False))
         except BlockingIOError:
-            continue
+            found.append((path, True))
         finally:
             os.close(fd)
-    return stale
+    return found
 
 
 def sweep() -> int:

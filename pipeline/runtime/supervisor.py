@@ -28,7 +28,7 @@ from pipeline.runtime.control import (
     encode,
     error_of,
 )
-from pipeline.runtime.plan import RunPlan
+from pipeline.runtime.plan import RunPlan, WorkerPlan
 from pipeline.runtime.process import ChildProcess
 from pipeline.transport.control import ControlServer
 from pipeline.transport.ledger import Ledger
@@ -83,6 +83,7 @@ class Supervisor:
         self._stop_by: float | None = None
         self._second_stop = False
         self._winding_down = False
+        self._coming: dict[str, WorkerPlan] = {}
         self.outcome = Outcome()
 
     def stop(self, reason: str) -> None:
@@ -104,9 +105,48 @@ class Supervisor:
         """What the workers said of themselves: by worker, one for each incarnation."""
         return {name: child.summaries() for name, child in self._children.items()}
 
+    def restarts(self) -> dict[str, int]:
+        """How often each worker was brought back, those that never were included."""
+        return {name: child.restarts for name, child in self._children.items()}
+
     def pids(self) -> dict[str, int]:
         """Process ids of the living workers."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
+
+    def add_source(self, worker: WorkerPlan, source: str, ledger: Ledger) -> None:
+        """Read one more source, or one anew that was removed or is read in another way.
+
+        Its old process, if there is one, is asked to end first.
+
+        Args:
+            worker: The process that reads it.
+            source: Its name.
+            ledger: Its books.
+        """
+        self._ledgers[source] = ledger
+        child = self._children.get(worker.name)
+        if child is not None and not (child.done and not child.alive):
+            self._coming[worker.name] = worker
+            self._end_worker(worker.name, "changed")
+            return
+        ledger["ended"] = ledger["closing"] = 0
+        if child is not None:
+            child.renew(worker)
+            return
+        # First in the order, because it is the first to be stopped.
+        self._children = {worker.name: ChildProcess(worker, self._plan.restart), **self._children}
+        self._children[worker.name].start()
+
+    def remove_source(self, worker: str) -> None:
+        """Read a source no more: what is under way is finished, then its process ends."""
+        self._coming.pop(worker, None)
+        self._end_worker(worker, "removed")
+
+    def _end_worker(self, name: str, reason: str) -> None:
+        child = self._children[name]
+        child.stop_reason = child.stop_reason or reason
+        if child.ready:
+            self._send(name, Stop(child.stop_reason))
 
     def run(self) -> Outcome:
         """Run to the end. Never raises for what happens in the run: see `Outcome.error`."""
@@ -157,7 +197,7 @@ class Supervisor:
         duration_s = self._plan.duration_s
         while True:
             self._turn()
-            if all(child.done for child in self._children.values() if child.captures):
+            if not self._coming and all(child.done for child in self._children.values() if child.captures):
                 return
             if self._fatal():
                 return
@@ -225,6 +265,13 @@ class Supervisor:
                 self._died(name, child)
             elif child.due():
                 child.start()
+        for name in [name for name in self._coming if self._children[name].done]:
+            child = self._children[name]
+            if not child.alive:
+                worker = self._coming.pop(name)
+                for source in worker.sources:
+                    self._ledgers[source.name]["ended"] = self._ledgers[source.name]["closing"] = 0
+                child.renew(worker)
         self._tick()
 
     def _hear(self, name: str, body: bytes) -> None:
@@ -257,8 +304,8 @@ class Supervisor:
         child.ready = True
         if self._gone and child.captures:  # It was restarted; everybody else is there already.
             self._send(name, Go())
-            if self._stop_by is not None:
-                self._send(name, Stop(self._stop_reason))
+            if self._stop_by is not None or child.stop_reason:
+                self._send(name, Stop(child.stop_reason or self._stop_reason))
         if self._winding_down:  # It was killed while it closed its files: it shall do just that.
             self._send(name, Stop("end of run"))
 

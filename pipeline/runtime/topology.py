@@ -14,7 +14,7 @@ from pipeline.stages.base import STAGES
 __all__ = ["Edge", "Placement", "edges", "make_groups", "plan_workers"]
 
 #: Credits that one replica of a stage grants to each producer: one message in work, one ready behind it,
-#: and more where the consumer is quick and the producer should never wait for a grant.
+#: and more where the consumer is quick and the producer should never wait for a grant. See `_window`.
 WINDOWS = {"preprocess": 2, "infer": 2, "postprocess": 4, "publish": 8}
 
 _PORT_MAX = 65535
@@ -100,6 +100,16 @@ def _replicas(group: tuple[str, ...], placement: Placement) -> int:
     return count
 
 
+def _window(group: tuple[str, ...], settings: Settings) -> int:
+    """Credits that a group grants to each producer, where ``infer`` takes several frames at once."""
+    further = settings.batch - 1
+    if "infer" in group:
+        return WINDOWS["infer"] + 2 * further  # A batch in work, one ready behind it.
+    if group[0] == "postprocess":
+        return WINDOWS["postprocess"] + further  # A batch is handed over at once.
+    return WINDOWS[group[0]]
+
+
 def _endpoint(stage: str, replica: int, run_dir: str, placement: Placement) -> str:
     address = (placement.addresses or {}).get(stage)
     if not address:
@@ -153,7 +163,7 @@ def plan_workers(
         workers = members + workers
         if first != "capture":
             peers = tuple(Peer(member.name, member.inlet) for member in members)
-            window = WINDOWS[first]
+            window = _window(group, settings)
             inline = bool((placement.addresses or {}).get(first))
         # Tracks are state: all frames of a source go to the one replica that owns them.
         next_tracks = "postprocess" in group
@@ -167,7 +177,7 @@ def _replicated(common: WorkerPlan, count: int, placement: Placement) -> list[Wo
             common,
             name=f"{'+'.join(common.stages)}-{replica}",
             inlet=_endpoint(first, replica, common.run_dir, placement),
-            window=WINDOWS[first],
+            window=_window(common.stages, common.settings),
         )
         for replica in range(count)
     ]

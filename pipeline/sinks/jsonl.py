@@ -32,10 +32,13 @@ class _Line(msgspec.Struct):
     track_id: int | None = None
     label: str | None = None
     state: str | None = None
+    at: str = ""
 
     def key(self) -> tuple[object, ...]:
         """Identity of an event without its number, which a second incarnation would give anew."""
-        return (self.source, self.epoch, self.seq, self.type, self.track_id, self.label, self.state)
+        if self.state is not None:  # A source may come into a state twice without a frame between.
+            return (self.source, self.state, self.at)
+        return (self.source, self.epoch, self.seq, self.type, self.track_id, self.label)
 
 
 class JsonlSink:

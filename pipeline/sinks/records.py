@@ -14,7 +14,7 @@ from pipeline.schemas import VERSION, topic
 __all__ = ["event_record", "frame_record", "iso_utc", "label_of", "topic"]
 
 _OPTIONAL = ("label", "track_id", "confidence", "top_confidence")
-_AFTER = ("duration_s", "frames", "state", "reason", "model", "provider", "latency_ms")
+_AFTER = ("duration_s", "frames", "state", "reason", "message", "model", "provider", "latency_ms")
 
 
 def iso_utc(seconds: float) -> str:

@@ -102,7 +102,7 @@ class VideoSink:
         return files
 
     def _target(self, source: str) -> Path:
-        if not self._several:
+        if not self._several and source in self._sources:  # One that was added later gets a file of its own.
             return self._path
         return self._path.with_name(f"{self._path.stem}-{quote(source, safe=' ')}{self._path.suffix}")
 

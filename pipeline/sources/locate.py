@@ -7,7 +7,7 @@ import logging
 import re
 import stat
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError, SourceError, SourceNotFoundError
 
@@ -22,39 +22,33 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
      ".ogv", ".ts", ".webm", ".wmv"}
 )  # fmt: skip
-_LIVE_SCHEMES = frozenset(
-    {
-        "http",
-        "https",
-        "mms",
-        "mmsh",
-        "onvif",
-        "rtmp",
-        "rtmps",
-        "rtp",
-        "rtsp",
-        "rtsps",
-        "rtspt",
-        "srt",
-        "tcp",
-        "udp",
-    }
+#: What FFmpeg reads over a network, with those that need no host because they listen.
+_STREAM_SCHEMES = frozenset(
+    {"http", "https", "mms", "mmsh", "mmst", "rtmp", "rtmps", "rtmpt", "rtp", "rtsp", "rtsps", "rtspt", "srt",
+     "tcp", "udp"}
+)  # fmt: skip
+_LISTENING_SCHEMES = frozenset({"rtp", "srt", "tcp", "udp"})
+_PUSH_SCHEMES = frozenset({"push", "push+ipc", "push+tcp"})
+_WHAT_TO_GIVE = (
+    "give the path of a video, an image or a folder of images, rtsp://HOST/PATH or another stream's URL, "
+    "/dev/video0, or synthetic:"
 )
-_WHAT_TO_GIVE = "give the path of a video, an image or a folder of images, or synthetic:"
 _CHECK_PERMISSIONS = "check its permissions"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
-_CAMERA = re.compile(r"^(?:\d{1,2}|/dev/video\d+)$")
+_CAMERA = re.compile(r"^(?:\d{1,2}|/dev/video\d+|/dev/v4l/\S+)$")
 
 
 def detect_kind(url: str) -> str:
     """The kind of source, a key of `pipeline.sources.SOURCES`.
 
     Args:
-        url: ``synthetic:``, a ``file://`` URL, or the path of a video, an image or a folder of images.
+        url: ``synthetic:``, a ``file://`` URL, the path of a video, an image or a folder of images, the URL
+            of a stream, ``0`` or ``/dev/video0`` for a camera of this computer, or ``push+tcp://HOST:PORT``
+            or ``push+ipc://PATH`` for what another program sends.
 
     Raises:
-        ConfigError: it is empty, a live stream, or has a scheme that nothing reads. The message repeats
-            the scheme only: the rest of a stream's URL may hold a password.
+        ConfigError: it is empty, or has a scheme that nothing reads. The message repeats the scheme only:
+            the rest of a stream's URL may hold a password.
     """
     if not url.strip():
         raise ConfigError("the source is empty", hint=_WHAT_TO_GIVE)
@@ -62,17 +56,14 @@ def detect_kind(url: str) -> str:
         return "synthetic"
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
-    if scheme in _LIVE_SCHEMES or (_CAMERA.match(url) and not Path(url).is_file()):
-        raise ConfigError(
-            f"{scheme}:// streams are not read yet" if scheme else f"the camera {url} is not read yet",
-            hint="live sources come with a later version; until then give a recording, and add --realtime "
-            "to have it treated as if it came from a camera",
-        )
+    if scheme in _STREAM_SCHEMES:
+        return "stream"
+    if scheme in _PUSH_SCHEMES:
+        return "push"
+    if _CAMERA.match(url) and not Path(url).is_file():
+        return "device"
     if scheme not in {"", "file"}:
-        raise ConfigError(
-            f"nothing reads {scheme}:// sources",
-            hint=_WHAT_TO_GIVE,
-        )
+        raise ConfigError(f"nothing reads {scheme}:// sources", hint=_scheme_hint(scheme))
     path = local_path(url)
     return "images" if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES else "file"
 
@@ -87,6 +78,8 @@ def local_path(url: str) -> Path:
 def check_source(url: str) -> str:
     """Check cheaply that a source can be one; to be called before any process starts.
 
+    A live source is not tried: it may well be down now and come up later.
+
     Args:
         url: As for `detect_kind`.
 
@@ -94,12 +87,15 @@ def check_source(url: str) -> str:
         The kind of the source.
 
     Raises:
-        ConfigError: see `detect_kind`.
+        ConfigError: see `detect_kind`; or a stream's URL names no host.
         SourceNotFoundError: nothing is there; the hint has the nearest names in that folder.
         SourceError: it is empty, may not be read, is no regular file, or is a folder without images.
     """
     kind = detect_kind(url)
-    if kind == "synthetic":
+    if kind in ("synthetic", "device", "push"):
+        return kind
+    if kind == "stream":
+        _check_stream(url)
         return kind
     path = local_path(url)
     try:
@@ -125,6 +121,30 @@ def check_source(url: str) -> str:
     if empty:
         raise SourceError(f"{path} is empty (0 bytes)", hint="copy or record it again")
     return kind
+
+
+def _check_stream(url: str) -> None:
+    scheme = url.partition(":")[0].lower()
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host and scheme not in _LISTENING_SCHEMES:
+        raise ConfigError(
+            f"the {scheme}:// URL names no host, or no valid port",
+            hint=f"give {scheme}://HOST/PATH or {scheme}://HOST:PORT/PATH; percent-quote characters such as "
+            "@ / : # of a password, or give it beside the URL as password",
+        )
+
+
+def _scheme_hint(scheme: str) -> str:
+    """What to type instead of a scheme that nothing reads."""
+    if scheme == "onvif":
+        return "give the rtsp:// URL of the camera's stream"
+    known = ["rtsp", "http", "file", *sorted(_STREAM_SCHEMES)]  # the commonest first
+    near = sorted(difflib.get_close_matches(scheme, known, n=len(known), cutoff=0.7), key=known.index)
+    return f"did you mean {near[0]}://?" if near else _WHAT_TO_GIVE
 
 
 def image_files(path: Path, *, quiet: bool = False) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,8 +22,7 @@ class Paced:
     Args:
         source: The source to pace.
         now_ns: Monotonic clock, nanoseconds.
-        sleep: Waits that many seconds. It may return early, in which case the picture comes early: pass the
-            ``wait`` of an event to be able to stop within a long gap.
+        sleep: Waits that many seconds; None for one that `interrupt` ends.
     """
 
     live = True
@@ -32,11 +32,12 @@ class Paced:
         source: Source,
         *,
         now_ns: Callable[[], int] = time.monotonic_ns,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._source = source
         self._now_ns = now_ns
-        self._sleep = sleep
+        self._interrupted = threading.Event()
+        self._sleep = sleep or self._interrupted.wait
         self._zero_ns: int | None = None
         self.name = source.name
 
@@ -72,9 +73,15 @@ class Paced:
         if wait_ns <= 0:
             return picture
         self._sleep(wait_ns / 1e9)
+        if self._interrupted.is_set():
+            return None
         # The wait is no latency: a camera would have exposed the picture only now.
         captured_at = picture.captured_at + (wait_ns / 1e9 if picture.clock == "arrival" else 0.0)
         return replace(picture, captured_ns=self._now_ns(), captured_at=captured_at)
+
+    def interrupt(self) -> None:
+        """Ask `read` to return None at once; any thread may call it."""
+        self._interrupted.set()
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -37,6 +37,13 @@ class Stage(Protocol):
             FramewireError: this frame cannot be handled; it goes on as a failed one.
         """
 
+    def tick(self) -> None:
+        """Look around; called a few times a second, busy or not.
+
+        Raises:
+            SinkError: what there was to write cannot be written.
+        """
+
     def summary(self) -> dict[str, Any]:
         """What the run's summary should say of this stage; plain data."""
 

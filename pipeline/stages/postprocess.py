@@ -65,6 +65,7 @@ class _Stream:
     lifecycle: ObjectLifecycle
     resumed: bool
     epoch: int | None = None
+    ended_at: int | None = None
     sent: deque[Result | EndOfStream] = field(default_factory=lambda: deque(maxlen=_CACHE))
 
 
@@ -153,6 +154,11 @@ class PostprocessStage:
         else:
             raise TypeError(f"postprocess cannot take {type(message).__name__}")
         stream = self._stream(header.source)
+        if stream.ended_at is not None and header.seq >= stream.ended_at:
+            del self._streams[header.source]  # It was removed, and is back.
+            first = stream.ended_at
+            stream = self._stream(header.source)
+            stream.order.next_seq = max(stream.order.next_seq, first)
         if not stream.order.fresh(header.seq):
             yield from (r for r in stream.sent if isinstance(r, Result) and r.header.seq == header.seq)
             return
@@ -166,6 +172,9 @@ class PostprocessStage:
             )
         stream.order.offer(header.seq, decoded)
         yield from self._advance(stream)
+
+    def tick(self) -> None:
+        """Nothing to look for."""
 
     def summary(self) -> dict[str, Any]:
         """Nothing of its own."""
@@ -210,6 +219,7 @@ class PostprocessStage:
     def _advance(self, stream: _Stream) -> Iterator[Message]:
         for item in stream.order.ready():
             if isinstance(item, EndOfStream):
+                stream.ended_at = item.seq
                 events = stream.lifecycle.finish(item.reason, item.at)
                 done: Result | EndOfStream = msgspec.structs.replace(item, events=events)
             else:

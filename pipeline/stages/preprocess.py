@@ -63,6 +63,9 @@ class PreprocessStage:
             message = msgspec.structs.replace(message, pixels=())
         yield ModelInput(message, spans, letterbox, blob)
 
+    def tick(self) -> None:
+        """Nothing to look for."""
+
     def summary(self) -> dict[str, Any]:
         """Nothing of its own."""
         return {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,10 @@ from pipeline.sinks.base import Publication, Sink
 from pipeline.sinks.records import event_record, frame_record
 from pipeline.stages.base import STAGES
 from pipeline.stages.latency import Latencies
+from pipeline.stages.numbering import EventNumbers, Ticket
+from pipeline.stages.openobjects import OpenObjects
 from pipeline.stages.ordering import InOrder
+from pipeline.stages.watch import SourceWatch
 from pipeline.transport.base import ViewArray
 from pipeline.transport.ledger import LOST_CAUSES, Ledger
 from pipeline.transport.shm import Pools
@@ -39,7 +41,7 @@ class PublishStage:
         ledger_of: Gives the books of a source.
         pools: Where the frames lie; leases are returned here.
         ring: Told the name of a source when one of its slots came free.
-        sources: Names of all sources.
+        sources: Gives the names of all sources that the run has, or had.
         run_id: Id of the run, part of every event's id.
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
@@ -54,7 +56,7 @@ class PublishStage:
         ledger_of: Callable[[str], Ledger],
         pools: Pools,
         ring: Callable[[str], None],
-        sources: tuple[str, ...],
+        sources: Callable[[], Sequence[str]],
         run_id: str,
         open_objects: Path | None = None,
     ) -> None:
@@ -67,8 +69,9 @@ class PublishStage:
         self._open_objects = open_objects
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
-        self._sequence = 0
-        self._open: dict[str, dict[int, Event]] = {}
+        self._watches: dict[str, SourceWatch] = {}
+        self._numbers = EventNumbers()
+        self._open = OpenObjects(None)
         self._latencies = Latencies()
         self._objects: Counter[str] = Counter()
         self._files: list[str] = []
@@ -83,28 +86,11 @@ class PublishStage:
             SinkError: one cannot be written or bound.
         """
         self._spec = spec
-        if self._open_objects is not None and self._open_objects.exists():
-            self._open = msgspec.msgpack.decode(
-                self._open_objects.read_bytes(), type=dict[str, dict[int, Event]]
-            )
+        self._open = OpenObjects(self._open_objects)
         resumes = [sink.open(spec) for sink in self._sinks]
-        self._sequence = self._next_number(max((resume.next_sequence for resume in resumes), default=0))
-
-    def _next_number(self, on_file: int) -> int:
-        """Where the numbering goes on after a kill; ``on_file`` is the first number that no file holds."""
-        numbers = [on_file]
-        for source in self._sources:
-            ledger = self._ledger_of(source)
-            numbers.append(ledger["event_next"])
-            if ledger["event_seq"] <= ledger["next_publish"]:
-                continue
-            # A frame was killed on its way to the sinks. Its numbers stay its own, unless a file shows that
-            # they were never used.
-            if 0 < on_file <= ledger["event_base"]:
-                ledger["event_seq"] = 0
-            else:
-                numbers.append(ledger["event_base"] + ledger["event_count"])
-        return max(numbers)
+        on_file = max((resume.next_sequence for resume in resumes), default=0)
+        books = {source: self._ledger_of(source) for source in self._sources()}
+        self._numbers.resume(books, on_file, self._open.last_sent)
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``Result`` and ``EndOfStream`` in; nothing comes out.
@@ -130,13 +116,22 @@ class PublishStage:
                 self._end(item)
         return ()
 
+    def tick(self) -> None:
+        """Publish what has changed in the state of any source.
+
+        Raises:
+            SinkError: a sink cannot take it.
+        """
+        for source in self._sources():
+            self._tell(source)
+
     def summary(self) -> dict[str, Any]:
         """Latencies by stage, objects by label, files written."""
         return {
             "latency": self._latencies.counts(),
             "objects": dict(self._objects),
             "files": self._files,
-            "events": self._sequence,
+            "events": self._numbers.next,
         }
 
     def close(self) -> None:
@@ -146,11 +141,10 @@ class PublishStage:
             SinkError: the first failure.
         """
         failure: FramewireError | None = None
-        for source in [source for source, objects in self._open.items() if objects]:
-            seq = self._stream(source).next_seq
-            events = self._numbered(source, seq, self._interrupted(source, time.time()))
+        for source in self._open.sources():
+            key = -1 - self._stream(source).next_seq
             try:
-                self._write(source, Publication(None, None, events, lambda: None, None))
+                self._announce(source, key, self._open.end(source, time.time(), "interrupted"))
             except FramewireError as error:
                 failure = error
         for sink in self._sinks:
@@ -172,12 +166,16 @@ class PublishStage:
         assert self._spec is not None
         start_ns = time.monotonic_ns()
         header = result.header
-        events = result.events
-        if result.resumed:
-            events = (*self._interrupted(header.source, header.captured_at), *events)
-        if header.seq == 0:
-            events = (self._source_event(header.source, "running", header.captured_at), *events)
-        self._remember(events)
+        self._tell(header.source)
+        ledger = self._ledger_of(header.source)
+        # From a tracker that knows nothing it is another frame: what the last one said has to end.
+        key = -1 - header.seq if result.resumed else 1 + header.seq
+        events: tuple[Event, ...] = ()
+        if self._open.last_sent(header.source, "event") != key:
+            events = self._open.known(header.source, result.events)
+            if result.resumed:
+                events = (*self._open.end(header.source, header.captured_at, "interrupted"), *events)
+            self._open.remember(events)
 
         def picture() -> NDArray[np.uint8] | None:
             frame = result.frame
@@ -190,11 +188,10 @@ class PublishStage:
 
         record = frame_record(result, self._spec, start_ns)
         events = tuple(msgspec.structs.replace(e, latency_ms=record["latency_ms"]) for e in events)
-        numbered = self._numbered(header.source, header.seq, events)
-        self._write(header.source, Publication(header, record, numbered, picture, result))
+        numbered = self._numbered(ledger, "event", key, events)
+        self._write(header.source, "event", key, Publication(header, record, numbered, picture, result))
         end_ns = time.monotonic_ns()
         self._account(result, start_ns, end_ns)
-        ledger = self._ledger_of(header.source)
         counted = ledger["published"] + sum(ledger.lost().values())
         if counted > header.seq:
             pass  # Killed between this account and `next_publish`, it comes a second time.
@@ -217,71 +214,64 @@ class PublishStage:
         if result.spans:
             latencies.add(f"{STAGES[-1]}.wait", max(0, start_ns - result.spans[-1].end_ns))
         latencies.add(f"{STAGES[-1]}.service", end_ns - start_ns)
-        latencies.add("total", start_ns - result.header.captured_ns)
+        total_ns = start_ns - result.header.captured_ns
+        latencies.add("total", total_ns)
+        latencies.add(f"total@{result.header.source}", total_ns)
         for event in result.events:
             if event.type == "start" and event.label is not None:
                 self._objects[event.label] += 1
 
     def _end(self, item: EndOfStream) -> None:
-        state = self._source_event(item.source, item.state, item.at, item.reason)
-        self._remember(item.events)
-        left = self._interrupted(item.source, item.at)
-        events = self._numbered(item.source, item.seq, (*item.events, *left, state))
-        self._write(item.source, Publication(None, None, events, lambda: None, None))
         ledger = self._ledger_of(item.source)
+        del self._order[item.source]  # It may be added again, and goes on from the same number.
+        if ledger["ended"]:
+            return  # It was sent twice.
+        ends = self._open.known(item.source, item.events)
+        self._open.remember(ends)
+        left = self._open.end(item.source, item.at, "interrupted")
+        self._announce(item.source, -1 - item.seq, (*ends, *left))
+        self._tell(item.source, ended=True)
         ledger["ended"] = 1
         self._ring(item.source)
 
-    def _source_event(self, source: str, state: str, at: float, reason: str | None = None) -> Event:
+    def _tell(self, source: str, *, ended: bool = False) -> None:
+        """Publish the changes of state of a source that are due."""
         spec = self._spec
         assert spec is not None
-        return Event(
-            "source", source, at, state=state, reason=reason, model=spec.name, provider=spec.provider
-        )
+        watch = self._watches.get(source)
+        if watch is None:
+            watch = self._watches[source] = SourceWatch(self._ledger_of(source))
+        for key, change in watch.due(time.monotonic_ns(), time.time(), ended=ended):
+            event = Event(
+                "source", source, change.at, epoch=change.epoch, seq=change.seq, state=change.state,
+                reason=change.reason or None, message=change.message or None,
+                model=spec.name, provider=spec.provider,
+            )  # fmt: skip
+            gone = change.state == "reconnecting"
+            ends = self._open.end(source, change.at, "source_lost") if gone else ()
+            self._announce(source, key, (*ends, event))
+            watch.told(key)
 
-    def _remember(self, events: tuple[Event, ...]) -> None:
-        """Keep the last word on each open object, so that it can be ended if its tracker is killed."""
-        for event in events:
-            if event.track_id is None:
-                continue
-            objects = self._open.setdefault(event.source, {})
-            if event.type == "end":
-                objects.pop(event.track_id, None)
-            else:
-                objects[event.track_id] = event
+    def _announce(self, source: str, key: int, events: tuple[Event, ...]) -> None:
+        """Publish events that no frame brought, unless an earlier incarnation has."""
+        if self._open.last_sent(source, "change") == key:
+            return
+        numbered = self._numbered(self._ledger_of(source), "change", key, events)
+        self._write(source, "change", key, Publication(None, None, numbered, lambda: None, None))
 
-    def _interrupted(self, source: str, at: float) -> tuple[Event, ...]:
-        """Ends of all objects of a source that nobody follows any more."""
-        objects = self._open.pop(source, {})
-        return tuple(
-            msgspec.structs.replace(event, type="end", at=at, reason="interrupted")
-            for event in objects.values()
-        )
-
-    def _numbered(self, source: str, seq: int, events: tuple[Event, ...]) -> tuple[dict[str, Any], ...]:
-        """Number the events of a frame; a frame that was killed in the middle keeps its numbers."""
-        ledger = self._ledger_of(source)
-        first = self._sequence
-        digest = zlib.crc32(repr([(e.type, e.track_id, e.state) for e in events]).encode())
-        if ledger["event_seq"] == seq + 1 and ledger["event_digest"] == digest:
-            first = ledger["event_base"]
-        elif events:
-            ledger["event_seq"] = 0  # Until all three are written.
-            ledger["event_base"], ledger["event_count"] = first, len(events)
-            ledger["event_digest"] = digest
-            ledger["event_seq"] = seq + 1
-        self._sequence = max(self._sequence, first + len(events))
+    def _numbered(
+        self, ledger: Ledger, ticket: Ticket, key: int, events: tuple[Event, ...]
+    ) -> tuple[dict[str, Any], ...]:
+        first = self._numbers.give(ledger, ticket, key, events)
         return tuple(event_record(event, first + at, self._run_id) for at, event in enumerate(events))
 
-    def _write(self, source: str, item: Publication) -> None:
+    def _write(self, source: str, ticket: Ticket, key: int, item: Publication) -> None:
         for sink in self._sinks:
             sink.write(item)
         if item.events:
-            self._ledger_of(source)["event_next"] = item.events[-1]["sequence"] + 1
-            if self._open_objects is not None:
-                scratch = self._open_objects.with_suffix(".new")
-                scratch.write_bytes(msgspec.msgpack.encode(self._open))
-                scratch.replace(self._open_objects)
+            ledger = self._ledger_of(source)
+            ledger["event_next"] = max(item.events[-1]["sequence"] + 1, ledger["event_next"])
+            self._open.sent(source, ticket, key)
 
     def _return(self, result: Result) -> None:
         if result.frame is not None and self._pools.release(result.frame.lease):

@@ -14,7 +14,7 @@ import zmq
 
 from pipeline.errors import TransportError
 
-__all__ = ["ControlClient", "ControlServer", "Doorbell", "Ringer", "Waiter"]
+__all__ = ["Asker", "ControlClient", "ControlServer", "Doorbell", "Replier", "Ringer", "Waiter"]
 
 
 class ControlServer:
@@ -72,6 +72,61 @@ class ControlClient:
     def close(self) -> None:
         """Close it; what was said leaves within a second."""
         self.socket.close()
+
+
+class Replier:
+    """Answers requests, one at a time; an asker that has gone does no harm."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.linger = 500
+        self._socket.maxmsgsize = 1 << 20
+        self._asker: bytes = b""
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise TransportError(f"cannot bind {endpoint}: {error.strerror}") from error
+
+    def receive(self) -> bytes | None:
+        """The next request, if one has come; `reply` answers it."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                frames: list[bytes] = self._socket.recv_multipart(zmq.DONTWAIT)
+                if len(frames) == 2:
+                    self._asker = frames[0]
+                    return frames[1]
+        return None
+
+    def reply(self, body: bytes) -> None:
+        """Answer the last request."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([self._asker, body], zmq.DONTWAIT)
+
+    def close(self) -> None:
+        """Close it, giving the last answer half a second to leave."""
+        self._socket.close()
+
+
+class Asker:
+    """The other end of a `Replier`."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(endpoint)
+
+    def ask(self, body: bytes, timeout_s: float) -> bytes | None:
+        """The answer to a request; None when there is none within ``timeout_s``."""
+        self._socket.send(body)
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        answer: bytes = self._socket.recv()
+        return answer
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
 
 
 class Doorbell:

@@ -180,6 +180,7 @@ class _Peer:
     greeted_at: float = 0.0
     greeting: int = 0
     awaited: int = 0
+    since: float = 0.0  # when it began with what it works on
 
     @property
     def credit(self) -> int:
@@ -243,9 +244,12 @@ class ZmqOutlet:
         if self._sharded:
             peer = self._peers[shard(key, len(self._peers))]
         else:
-            peer = max(self._peers, key=lambda p: p.credit)
+            # Of equally loaded ones, the one that will be free first: it has been at work for longest.
+            peer = max(self._peers, key=lambda p: (p.credit, -p.since))
         if peer.credit <= 0:
             raise TransportError(f"no credit at {peer.name}")
+        if peer.sent == peer.processed:
+            peer.since = time.monotonic()
         leases = tuple(blob for blob in codec.payload(message) if self._pools.owns(blob))
         parts: list[memoryview] = []
         if self._inline:
@@ -305,6 +309,8 @@ class ZmqOutlet:
             if peer.incarnation:
                 self.stats.peers_lost += 1
             self._forget(peer, incarnation, window)
+        if processed > peer.processed:
+            peer.since = time.monotonic()
         peer.processed = max(peer.processed, min(processed, peer.sent))
         while peer.leases and peer.leases[0][0] <= peer.processed:
             for blob in peer.leases.popleft()[1]:

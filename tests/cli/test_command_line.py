@@ -40,8 +40,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert summary in text
 
 
+GROUPS = {
+    "models": ("list", "pull", "inspect"),
+    "sources": ("probe", "discover", "list", "add", "remove"),
+}
+
+
 @pytest.mark.parametrize(
-    "name", [*(name for name in COMMANDS if name != "models"), "models list", "models pull", "models inspect"]
+    "name",
+    [
+        *(name for name in COMMANDS if name not in GROUPS),
+        *(f"{group} {name}" for group, names in GROUPS.items() for name in names),
+    ],
 )
 def test_every_command_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*name.split(), "--help"]) == 0

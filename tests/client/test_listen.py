@@ -96,6 +96,16 @@ FRAME: dict[str, Any] = make_item(make_header(12)).frame or {}
         ("start", make_event_row(), "start  gate  car #3 0.87 at 16,24,64,72"),
         ("end", make_event_row(type="end", duration_s=6.44, reason="lost"), "for 6.4 s (lost)"),
         ("source", {"source": "gate", "state": "ended", "reason": "stopped"}, "source gate  ended (stopped)"),
+        (
+            "source",
+            {
+                "source": "gate",
+                "state": "reconnecting",
+                "reason": "auth",
+                "message": "it refuses the password",
+            },
+            "reconnecting (auth) it refuses the password",
+        ),
         ("zone_entered", {"source": "gate", "new": 1}, "zone_enteredgate"),
     ],
 )

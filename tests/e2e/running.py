@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,11 @@ def make_clip(path: Path, frames: int = 120, *, fps: int = 25) -> Path:
     return path
 
 
-def config_for(out: Path, sources: dict[str, str], **sections: Any) -> Config:
+def config_for(out: Path, sources: Mapping[str, Any], **sections: Any) -> Config:
     """A config for the fake model that writes to ``out``."""
     run = {"out": str(out), **sections.pop("run", {})}
     model = {"name": "fake", **sections.pop("model", {})}
-    return from_mapping({"sources": sources, "model": model, "run": run, **sections}, "test")
+    return from_mapping({"sources": dict(sources), "model": model, "run": run, **sections}, "test")
 
 
 def execute(config: Config, tick: Callable[[Run], None] = lambda _: None) -> Finished:

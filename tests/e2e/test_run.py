@@ -143,7 +143,8 @@ def test_one_bad_source_does_not_stop_the_others(tmp_path: Path) -> None:
     assert finished.exit_code == 3
     assert finished.summary["sources"]["good"]["published"] == FRAMES
     assert finished.summary["sources"]["bad"]["state"] == "failed"
-    assert "bad.mp4" in finished.summary["sources"]["bad"]["reason"]
+    assert finished.summary["sources"]["bad"]["reason"] == "codec"
+    assert "bad.mp4" in finished.summary["sources"]["bad"]["message"]
 
 
 def test_a_subscriber_in_another_process_hears_frames_and_events(tmp_path: Path) -> None:

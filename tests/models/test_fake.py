@@ -113,6 +113,37 @@ def test_fails_on_each_nth_frame() -> None:
                 run(frame, runner)
 
 
+def test_a_batch_with_a_failing_frame_is_refused_and_counts_for_nothing() -> None:
+    """Tried one by one afterwards, it is still the third that fails."""
+    runner = FakeRunner.from_name("fake?fail_every=3")
+    frames = np.repeat(scene(320, 192, [])[None], 4, axis=0)
+    with pytest.raises(ModelError, match="a frame of these 4"):
+        run(frames, runner)
+    run(frames[:1], runner)
+    run(frames[:1], runner)
+    with pytest.raises(ModelError, match="frame 3"):
+        run(frames[:1], runner)
+    run(frames[:2], runner)
+
+
+@pytest.mark.parametrize(
+    ("name", "times_ms"),
+    [
+        ("fake", {1: 0, 2: 0, 4: 0, 6: 0}),
+        ("fake?ms=20", {1: 20, 2: 40, 4: 80, 6: 120}),
+        ("fake?ms=20&per_frame_ms=2", {1: 20, 2: 22, 4: 26, 6: 30}),
+        ("fake?ms=20&per_frame_ms=0", {1: 20, 2: 20, 4: 20, 6: 20}),
+    ],
+)
+def test_service_times_by_batch_size(name: str, times_ms: dict[int, int]) -> None:
+    runner = build_runner(name, batch=6)
+    assert {size: round(ns / 1e6) for size, ns in runner.service_ns.items()} == times_ms
+    started = time.monotonic()
+    assert isinstance(runner, FakeRunner)
+    run(np.zeros((6, 192, 320, 3), np.uint8), runner)
+    assert time.monotonic() - started >= times_ms[6] / 1e3
+
+
 def test_service_time_and_its_end_by_close() -> None:
     frame = scene(320, 192, [])[None]
     started = time.monotonic()
@@ -135,6 +166,7 @@ def test_service_time_and_its_end_by_close() -> None:
         ("fake?ms=nan", "not a number from 0"),
         ("fake?fail_every=1.5", "not a number from 0"),
         ("fake?ms=", "not a number from 0"),
+        ("fake?per_frame_ms=-1", "not a number from 0"),
     ],
 )
 def test_wrong_options(name: str, message: str) -> None:

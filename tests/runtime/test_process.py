@@ -53,14 +53,24 @@ class Pipe(io.BytesIO):
 class Bench:
     """A child on a clock that the test moves."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, *, captures: bool = False) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        folder: Path,
+        *,
+        captures: bool = False,
+        stages: tuple[str, ...] = ("infer",),
+        live: tuple[bool, ...] = (False,),
+    ) -> None:
         self.now = 1000.0
         self.spawned: list[FakeProcess] = []
         monkeypatch.setattr("pipeline.runtime.process.time.monotonic", lambda: self.now)
         monkeypatch.setattr("pipeline.runtime.process.subprocess.Popen", self._spawn)
         self.folder = folder
-        sources = (SourcePlan("gate", "rtsp://user:hunter2@camera/1"),) if captures else ()
-        plan = WorkerPlan("run", str(folder), "infer-0", ("infer",), Settings("fake"), ("gate",), sources)
+        sources = tuple(SourcePlan("gate", "rtsp://user:hunter2@camera/1", live=one) for one in live)
+        plan = WorkerPlan(
+            "run", str(folder), "infer-0", stages, Settings("fake"), ("gate",), sources if captures else ()
+        )
         self.child = ChildProcess(plan, POLICY)
 
     def _spawn(self, command: list[str], **options: Any) -> FakeProcess:
@@ -151,6 +161,56 @@ def test_who_has_said_what_is_wrong_is_not_started_again(bench: Bench) -> None:
     bench.die(EXIT_FAULT)
     assert not bench.child.plan_restart()
     assert bench.child.how_it_ended() == f"exit code {EXIT_FAULT}"
+
+
+@pytest.mark.parametrize(
+    ("stages", "live", "kept"),
+    [
+        (("capture",), (True,), True),
+        (("capture",), (True, True), True),
+        (("capture",), (False,), False),
+        (("capture",), (True, False), False),
+        (("capture", "preprocess"), (True,), False),
+    ],
+)
+def test_a_process_that_only_reads_cameras_is_never_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stages: tuple[str, ...],
+    live: tuple[bool, ...],
+    kept: bool,
+) -> None:
+    bench = Bench(monkeypatch, tmp_path, captures=True, stages=stages, live=live)
+    child = bench.child
+    assert child.reads_live is kept
+    waits = []
+    for _ in range(12):
+        child.start()
+        child.finished({"of": "an incarnation"})
+        child.done = False
+        bench.die(1)
+        if not child.plan_restart():
+            break
+        waits.append(0.0)
+        while not child.due():
+            bench.now += 0.5
+            waits[-1] += 0.5
+    assert len(waits) == (12 if kept else POLICY.budget)
+    assert max(waits) <= (POLICY.live_backoff_max_s if kept else POLICY.backoff_max_s)
+    if kept:
+        assert waits[:4] == [1, 2, 4, 8]
+    if stages == ("capture",):
+        assert len(child.summaries()) == 1, "it may come back for months"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_a_camera_process_cannot_do_ends_it_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: bool
+) -> None:
+    bench = Bench(monkeypatch, tmp_path, captures=True, stages=("capture",), live=(kept,))
+    bench.child.start()
+    bench.die(EXIT_FAULT)
+    assert not bench.child.plan_restart()
 
 
 @pytest.mark.parametrize("captures", [True, False])

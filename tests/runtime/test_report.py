@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.runtime.report import merge_latencies, summarise
 from pipeline.stages.latency import Latencies
+from pipeline.transport.journal import SourceState
 from pipeline.transport.ledger import STATES, Ledger
 from tests.helpers import SPEC, make_ledger
 
@@ -20,7 +21,7 @@ def summary(
     ledgers: dict[str, Ledger], said: dict[str, list[dict[str, Any]]] | None = None, **changes: Any
 ) -> Any:
     fields: dict[str, Any] = {
-        "spec": SPEC, "seconds": 2.0, "restarts": {}, "reasons": {}, "run_id": "run", "extra_files": [],
+        "spec": SPEC, "seconds": 2.0, "restarts": {}, "run_id": "run", "extra_files": [],
     }  # fmt: skip
     made = summarise(ledgers=ledgers, summaries=said or {}, **(fields | changes))
     return json.loads(json.dumps(msgspec.to_builtins(made)))  # it becomes a file
@@ -36,23 +37,20 @@ def latencies(**durations_ms: int) -> dict[str, Any]:
 def test_the_books_of_each_source() -> None:
     gate = make_ledger(
         decoded=12, admitted=10, published=9, failed=1, dropped_superseded=2, lost_infer_died=1,
-        state=STATES.index("ended"),
+        state=STATES.index("ended"), decode_errors=3,
     )  # fmt: skip
     yard = make_ledger(decoded=3, admitted=3, published=3, state=STATES.index("failed"))
+    yard.journal.write(SourceState("failed", "codec", "the file is cut"))
     made = summary(
         {"gate": gate, "yard": yard},
-        {"capture-gate": [{"decode_errors": {"gate": 1}}, {"decode_errors": {"gate": 2}}]},
-        reasons={"yard": "the file is cut"},
         restarts={"infer-0": 1},
     )
     assert made["sources"]["gate"] == {
         "decoded": 12, "admitted": 10, "published": 9, "dropped": {"superseded": 2},
         "lost": {"infer_died": 1}, "failed": 1, "decode_errors": 3, "fps": 4.5, "state": "ended",
     }  # fmt: skip
-    assert (made["sources"]["yard"]["state"], made["sources"]["yard"]["reason"]) == (
-        "failed",
-        "the file is cut",
-    )
+    told = made["sources"]["yard"]
+    assert (told["state"], told["reason"], told["message"]) == ("failed", "codec", "the file is cut")
     assert made["books_balance"] is True
     assert made["restarts"] == {"infer-0": 1}
     assert made["model"] == {"name": "fake", "sha256": "", "family": "fake", "input": [64, 48]}

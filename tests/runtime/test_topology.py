@@ -15,13 +15,13 @@ from pipeline.stages.base import STAGES
 GATE, YARD = SourcePlan("gate", "gate.mp4"), SourcePlan("yard", "yard.mp4")
 
 
-def plan(*sources: SourcePlan, **placement: Any) -> dict[str, WorkerPlan]:
+def plan(*sources: SourcePlan, batch: int = 1, **placement: Any) -> dict[str, WorkerPlan]:
     workers = plan_workers(
         run_id="0123abcd",
         run_dir="/r",
         sources=sources or (GATE,),
         sinks=(SinkPlan("jsonl", {"path": "e"}),),
-        settings=Settings("fake"),
+        settings=Settings("fake", batch=batch),
         placement=Placement(**placement),
     )
     assert len({worker.name for worker in workers}) == len(workers)
@@ -48,6 +48,25 @@ def test_each_producer_knows_the_window_of_its_consumer() -> None:
         assert edge.credits == workers[edge.consumer].window == WINDOWS[workers[edge.consumer].stages[0]]
         assert edge.endpoint == workers[edge.consumer].inlet
     assert len(edges(list(workers.values()))) == 1 + 2 + 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "windows"),
+    [
+        ((), {"preprocess": 2, "infer": 16, "postprocess": 11, "publish": 8}),
+        ((("preprocess", "infer"),), {"preprocess+infer": 16, "postprocess": 11, "publish": 8}),
+        ((("infer", "postprocess", "publish"),), {"preprocess": 2, "infer+postprocess+publish": 16}),
+    ],
+)
+def test_windows_are_deep_enough_for_a_batch(
+    groups: tuple[tuple[str, ...], ...], windows: dict[str, int]
+) -> None:
+    """One batch in work and one ready before ``infer``; behind it, a batch is handed over at once."""
+    workers = plan(batch=8, groups=groups)
+    inlets = {name.partition("-")[0]: worker for name, worker in workers.items() if worker.inlet}
+    assert {name: worker.window for name, worker in inlets.items()} == windows
+    for edge in edges(list(workers.values())):
+        assert edge.credits == workers[edge.consumer].window
 
 
 def test_one_capture_for_each_source() -> None:

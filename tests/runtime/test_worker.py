@@ -53,6 +53,9 @@ class Relay:
         self.seen.append(message)
         return self.do(message)
 
+    def tick(self) -> None:
+        return None
+
     def summary(self) -> dict[str, Any]:
         return {}
 

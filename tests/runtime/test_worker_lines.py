@@ -114,14 +114,20 @@ class Echo:
     output_shapes: tuple[tuple[int, ...], ...] = ((1, 1, 6),)
     output_dtypes: tuple[str, ...] = ("float32",)
 
+    def __init__(self) -> None:
+        self.service_ns = {1: 1000, 2: 1000, 4: 1000}
+        self.sizes: list[int] = []
+
     def open(self) -> ModelSpec:
         return self.spec
 
     def forward(self, tensors: NDArray[Any], outputs: Sequence[NDArray[Any]]) -> None:
-        value = float(tensors.flat[0])
-        if value == 3:
+        values = [float(tensor.flat[0]) for tensor in tensors]
+        if 3 in values:
             raise ModelError("the network refused it")
-        outputs[0][...] = (value, 0, value + 10, 20, 0.9, 1)
+        self.sizes.append(len(values))
+        for value, output in zip(values, outputs[0], strict=True):
+            output[...] = (value, 0, value + 10, 20, 0.9, 1)
 
     def close(self) -> None:
         return None
@@ -130,8 +136,10 @@ class Echo:
 class Line:
     """capture .. publish, cut into workers at the given places."""
 
-    def __init__(self, rig: Rig, *cuts: int) -> None:
+    def __init__(self, rig: Rig, *cuts: int, batch: int = 1) -> None:
         self.rig = rig
+        self.batch = batch
+        self.network = Echo()
         self.sink = ListSink()
         self.locals: list[SlotPool] = []
         ledgers: dict[str, Ledger] = {"gate": rig.ledger}
@@ -146,11 +154,11 @@ class Line:
 
         stages: list[Stage] = [
             PreprocessStage(make_pool=make_pool("tensors")),
-            InferStage(runner=Echo(), make_pool=make_pool("outputs")),
+            InferStage(runner=self.network, make_pool=make_pool("outputs"), batch=batch),
             PostprocessStage(ledger_of=ledgers.__getitem__, check=self.pools.check),
             PublishStage(
                 sinks=(self.sink,), ledger_of=ledgers.__getitem__, pools=self.pools, ring=lambda _: None,
-                sources=("gate",), run_id="run",
+                sources=lambda: ("gate",), run_id="run",
             ),
         ]  # fmt: skip
         for stage in stages:
@@ -163,7 +171,7 @@ class Line:
         inlet: MemoryInlet | None = None
         for at, (start, stop) in enumerate(itertools.pairwise(edges)):
             last = stop == len(stages)
-            (outlet,), following = memory_link(window=2, pools=self.pools)
+            (outlet,), following = memory_link(window=2 * batch, pools=self.pools)
             self.workers.append(
                 Worker(
                     stages=stages[start:stop], captures=() if at else (self.capture,), inlet=inlet,
@@ -174,17 +182,20 @@ class Line:
 
     def run(self) -> None:
         for _ in range(500):
-            moved = [worker.step() for worker in self.workers]
+            # As many steps in a row as make a batch, or the next worker would never see more than one.
+            moved = [sum(worker.step() for _ in range(self.batch)) for worker in self.workers]
             if not any(moved):
                 return
         raise AssertionError("it does not come to rest")
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("cuts", [(), (1,), (2,), (3,), (0, 1, 2, 3), (0, 2), (2, 3)])
-def test_the_same_comes_out_however_the_stages_share_processes(cuts: tuple[int, ...]) -> None:
+def test_the_same_comes_out_however_the_stages_share_processes(cuts: tuple[int, ...], batch: int) -> None:
     rig = rig_of("gate", 8, slots=3)
-    line = Line(rig, *cuts)
+    line = Line(rig, *cuts, batch=batch)
     line.run()
+    assert (max(line.network.sizes) > 1) == (batch > 1)
     assert line.sink.seqs == list(range(8))
     records = [item.frame for item in line.sink.items if item.frame is not None]
     assert [r["status"] for r in records] == ["ok"] * 3 + ["failed"] + ["ok"] * 4

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError, SinkError
+from pipeline.messages import Event
 from pipeline.sinks.base import Publication, Resume
 from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.records import event_record
 from tests.sinks.builders import SPEC, make_event_row, make_header, make_item
 
 
@@ -158,3 +160,30 @@ def test_a_disk_that_fills_up_within_a_line_leaves_whole_lines(
             sink.write(make_item(make_header(1)))
     sink.close()
     assert [row["seq"] for row in rows(path)] == [0]
+
+
+def test_states_are_known_again_by_their_moment(tmp_path: Path) -> None:
+    """A camera may be lost twice between two frames: the same state before the same number."""
+
+    def state(sequence: int, name: str, at: float) -> dict[str, Any]:
+        return event_record(Event("source", "gate", at, seq=7, state=name), sequence, "run")
+
+    path = tmp_path / "events.jsonl"
+    first = JsonlSink(path)
+    first.open(SPEC)
+    written = [
+        state(0, "reconnecting", 1_769_852_400.25),
+        state(1, "running", 1_769_852_401.25),
+        state(2, "reconnecting", 1_769_852_402.25),
+    ]
+    for row in written:
+        first.write(end_of_stream(row))
+    first.close()
+    second = JsonlSink(path, resume=True)
+    assert second.open(SPEC) == Resume({}, 3)
+    again = {**written[2], "sequence": 3}
+    for row in (again, state(3, "reconnecting", 1_769_852_403.25)):
+        second.write(end_of_stream(row))
+    second.close()
+    assert [row["sequence"] for row in rows(path)] == [0, 1, 2, 3]
+    assert len({row["at"] for row in rows(path)}) == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, SourceError, SourceNotFoundError
-from pipeline.sources import SOURCES, build_source, check_source, detect_kind
+from pipeline.sources import CONNECTIONS, SOURCES, build_source, check_source, detect_kind
 from pipeline.sources.images import ImageSource
 from pipeline.sources.locate import image_files
 from pipeline.sources.paced import Paced
@@ -27,30 +27,61 @@ from pipeline.sources.paced import Paced
         (".", "images"),
         ("synthetic:", "synthetic"),
         ("synthetic://?frames=3", "synthetic"),
+        ("rtsp://admin:secret@10.0.0.7/stream1", "stream"),
+        ("RTSPS://10.0.0.7:322/stream1", "stream"),
+        ("rtspt://10.0.0.7/stream1", "stream"),
+        ("HTTP://host/live.m3u8", "stream"),
+        ("https://host/clip.mp4", "stream"),
+        ("rtmp://host/app/key", "stream"),
+        ("srt://host:7001", "stream"),
+        ("udp://@239.0.0.1:5000", "stream"),
+        ("udp://:5000", "stream"),
+        ("0", "device"),
+        ("/dev/video2", "device"),
+        ("/dev/v4l/by-id/usb-cam-index0", "device"),
+        ("push+tcp://127.0.0.1:5570", "push"),
+        ("push+ipc:///run/frames", "push"),
+        ("push://tcp/127.0.0.1:5570", "push"),
     ],
 )
 def test_kinds(url: str, kind: str) -> None:
     assert detect_kind(url) == kind
-    assert kind in SOURCES
+    assert kind in SOURCES or kind in CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    "url", ["rtsp://nosuchhost.invalid/a", "0", "/dev/video97", "push+tcp://127.0.0.1:5570", "udp://:5000"]
+)
+def test_live_sources_are_not_tried(url: str) -> None:
+    assert check_source(url) == detect_kind(url)
 
 
 @pytest.mark.parametrize(
     ("url", "message", "hint"),
     [
-        ("rtsp://admin:secret@10.0.0.7/stream1", "rtsp:// streams are not read yet", "later version"),
-        ("HTTP://host/live.m3u8", "http:// streams are not read yet", "--realtime"),
-        ("0", "camera 0", "later version"),
-        ("/dev/video2", "camera /dev/video2", "later version"),
         ("s3://key:secret@bucket/a.mp4", "nothing reads s3://", "path of a video"),
+        ("rstp://admin:secret@10.0.0.7/a", "nothing reads rstp://", "did you mean rtsp://?"),
+        ("onvif://admin:secret@10.0.0.7", "nothing reads onvif://", "give the rtsp:// URL"),
+        ("rtsp://", "names no host", "rtsp://HOST/PATH"),
+        ("rtsp:///stream1", "names no host", "rtsp://HOST/PATH"),
+        ("rtsp://admin:se/cret@10.0.0.7/a", "no valid port", "percent-quote"),
+        ("http://10.0.0.7:secret/a", "no valid port", "percent-quote"),
         ("", "empty", "path of a video"),
     ],
 )
 def test_what_is_not_read(url: str, message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        detect_kind(url)
+        check_source(url)
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert "secret" not in str(caught.value)
+    assert "cret" not in str(caught.value).replace("secret", "")
+
+
+def test_a_file_named_like_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").write_bytes(b"x")
+    assert detect_kind("0") == "file"
 
 
 def test_missing_path_suggests_names(tmp_path: Path) -> None:

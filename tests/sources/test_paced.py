@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from pipeline.sources.paced import Paced
 from pipeline.sources.synthetic import SyntheticSource
+from tests.helpers import ListSource, make_picture
 
 MS = 1_000_000
 
@@ -71,3 +74,18 @@ def test_resumed_recording_does_not_rush() -> None:
     assert [p.index for p in (paced.read(), paced.read()) if p is not None] == [50, 51]
     assert clock.slept == [40]
     assert paced.decode_errors == 0
+
+
+def test_an_interrupt_ends_the_wait_and_the_reading() -> None:
+    """With real time: the next picture is due in 40 s, the test is not."""
+    paced = Paced(ListSource([make_picture(0), make_picture(1000)]))
+    paced.open()
+    assert paced.read() is not None
+    found: list[object] = ["nothing"]
+    reader = threading.Thread(target=lambda: found.append(paced.read()))
+    reader.start()
+    paced.interrupt()
+    reader.join(timeout=5)
+    assert not reader.is_alive()
+    assert found[1:] == [None]
+    paced.close()

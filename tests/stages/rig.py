@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.messages import EndOfStream, Frame, Lost, Message
 from pipeline.sources.base import Picture
 from pipeline.stages.capture import CaptureStage
 from pipeline.stages.ordering import InOrder
+from pipeline.transport.journal import SourceState
 from pipeline.transport.ledger import Ledger
 from pipeline.transport.shm import Pools, SlotPool
 from tests.helpers import Fuse, FusedLedger, FusedPool, ListSource, unique
@@ -54,6 +56,14 @@ class Rig:
         made = FusedLedger.named(f"{self.run}-books", create=True)
         assert isinstance(made, FusedLedger)
         made.fuse = self.fuse
+        write = made.journal.write
+
+        def fused_write(change: SourceState) -> None:
+            self.fuse.burn()
+            write(change)
+            self.fuse.burn()
+
+        made.journal.write = fused_write  # type: ignore[method-assign]
         return made
 
     def make_pool(self, number: int, slots: int, slot_bytes: int) -> SlotPool:
@@ -71,8 +81,8 @@ class Rig:
         pool.fuse = self.fuse
         return pool
 
-    def capture(self, *, opened: bool = True) -> CaptureStage:
-        """A capture as a new process would make it."""
+    def capture(self, *, opened: bool = True, **options: Any) -> CaptureStage:
+        """A capture as a new process would make it; ``options`` are those of `CaptureStage`."""
         stage = CaptureStage(
             source=self.source(),
             ledger=self.ledger,
@@ -82,6 +92,7 @@ class Rig:
             in_flight=self.in_flight,
             wake=lambda: self.woken.append(None),
             on_error=self.errors.append,
+            **options,
         )
         if opened:
             stage.open()

@@ -148,6 +148,31 @@ def test_tracks_and_events() -> None:
     assert bench.ledgers["gate"]["next_track_id"] == 2
 
 
+def test_a_source_that_is_back_after_its_end_begins_anew() -> None:
+    bench = Bench()
+    first = [track_ids(bench.results(seq)[0]) for seq in range(3)]
+    assert seqs(bench.give(end(3))) == [3]
+    bench.ledgers["gate"]["next_publish"] = 3
+    again = [bench.results(seq, epoch=1)[0] for seq in range(3, 6)]
+    assert [result.header.seq for result in again] == [3, 4, 5]
+    assert min(track_ids(again[-1])) > max(first[-1]), "no id is given twice in a run"
+    assert [e.type for result in again for e in result.events].count("start") == 1
+    assert "end" not in [e.type for result in again for e in result.events], "it was ended with its source"
+    (closing,) = bench.give(end(6))
+    assert isinstance(closing, EndOfStream)
+    assert [e.track_id for e in closing.events] == track_ids(again[-1])
+
+
+def test_a_source_that_is_back_and_gone_without_a_frame_ends_again() -> None:
+    bench = Bench()
+    bench.frame(0)
+    for _ in range(3):
+        assert seqs(bench.give(end(1))) == [1]
+    bench.ledgers["gate"]["next_publish"] = 1
+    assert seqs(bench.frame(1)) == [1]
+    assert seqs(bench.give(end(2))) == [2]
+
+
 def test_sources_do_not_share_anything() -> None:
     bench = Bench()
     for seq in range(2):

@@ -41,23 +41,37 @@ class Connection(Protocol):
 
     ``pts_ns`` of its pictures starts near 0 and never goes back; ``epoch`` starts at 0 and rises when size,
     codec or frame rate change in the middle; ``index`` counts its pictures from 0.
-
-    Attributes:
-        heard_ns: Monotonic time at which data last came from the camera, whether or not it could be decoded;
-            0 before the first. Another thread may read it.
-        skipped: Coded pictures that were not decoded on purpose (``max_fps``, schedule, lag).
-        decode_errors: Pictures that could not be decoded whole, and were left out.
-        clock_offset_s: Camera's clock minus this host's, seconds; None without a camera clock.
-        drift_ppm: How much faster than ours the camera's clock runs, parts per million; None when unknown.
-        bound_s: No call takes longer than this; whoever takes longer is stuck in a library or driver.
     """
 
-    heard_ns: int
-    skipped: int
-    decode_errors: int
-    clock_offset_s: float | None
-    drift_ppm: float | None
-    bound_s: float
+    @property
+    def heard_ns(self) -> int:
+        """Monotonic time at which data last came from the camera, decodable or not; 0 before the first.
+
+        Another thread may read it.
+        """
+
+    @property
+    def skipped(self) -> int:
+        """Coded pictures that were not decoded on purpose (``max_fps``, schedule, lag)."""
+
+    @property
+    def decode_errors(self) -> int:
+        """Pictures that could not be decoded whole, and were left out."""
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Camera's clock minus this host's, seconds; None without a camera clock."""
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster than ours the camera's clock runs, parts per million; None when unknown."""
+
+    @property
+    def bound_s(self) -> float:
+        """No call takes longer than this without hearing anything.
+
+        Whoever does is stuck in a library or driver.
+        """
 
     def open(self) -> StreamFacts:
         """Connect.
@@ -73,6 +87,9 @@ class Connection(Protocol):
         Raises:
             SourceLostError: it broke, fell silent for the read timeout, or sends what cannot be decoded.
         """
+
+    def interrupt(self) -> None:
+        """Have `read` return None as soon as it can; any thread may call it."""
 
     def close(self) -> None:
         """Give everything back; harmless when closed already, never longer than ``bound_s``."""
