@@ -43,13 +43,13 @@ class StateTeller:
     def say(self, state: State, reason: str = "", message: str = "") -> None:
         """Write a change down."""
         with self._lock:
-            self._say(state, reason, message)
+            self._say(Change(state, reason, message, time.time(), time.monotonic_ns()))
 
     def end(self, state: Literal["ended", "failed"], reason: str, message: str = "") -> None:
         """Write the last change down; a reading thread that goes on for a moment says nothing more."""
         with self._lock:
             self._over = True
-            self._say(state, reason, message)
+            self._say(Change(state, reason, message, time.time(), time.monotonic_ns()))
 
     def changed(self, change: Change) -> None:
         """The state of a live source has changed."""
@@ -61,16 +61,25 @@ class StateTeller:
                 return
             if change.state == "reconnecting":
                 self.on_lost()
-            self._say(change.state, change.reason, change.message)
+            self._say(change)
         level = logging.INFO if change.state in ("connecting", "running") else logging.WARNING
         why = f": {change.message}" if change.message else ""
         log.log(level, "[%s] %s%s", self._source.name, change.state, why)
 
-    def _say(self, state: State, reason: str, message: str) -> None:
+    def _say(self, change: Change) -> None:
         ledger = self._ledger
         epoch = ledger["epoch"]
         if isinstance(self._source, LiveSource):  # Its newest picture may be ahead of the books.
             epoch = self.first_epoch + self._source.epoch
-        ledger["state"] = STATES.index(state)
-        at, at_ns = time.time(), time.monotonic_ns()
-        ledger.journal.write(SourceState(state, reason, message, at, at_ns, epoch, ledger["admitted"]))
+        ledger["state"] = STATES.index(change.state)
+        ledger.journal.write(
+            SourceState(
+                change.state,
+                change.reason,
+                change.message,
+                change.at,
+                change.at_ns,
+                epoch,
+                ledger["admitted"],
+            )
+        )

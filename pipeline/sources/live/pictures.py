@@ -27,6 +27,7 @@ class PictureMaker:
         time_base: Seconds per tick of the stream; None where its timestamps are FFmpeg's invention, so that
             the time of arrival is all there is.
         frame_rate: Pictures per second as it declares; None when it does not.
+        held_s: For how long FFmpeg holds a picture back after it has arrived, seconds.
         now: Wall clock, UTC seconds.
 
     Attributes:
@@ -43,6 +44,7 @@ class PictureMaker:
         time_base: Fraction | None = None,
         frame_rate: float | None = None,
         *,
+        held_s: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.pts_clock = PtsClock(round(1e9 / (frame_rate or 25)))
@@ -52,6 +54,7 @@ class PictureMaker:
         self._pixel_format = pixel_format
         self._time_base = time_base
         self._rate: float | None = None
+        self._held_s = held_s
         self._now = now
         self._epoch = 0
 
@@ -67,7 +70,7 @@ class PictureMaker:
         if time_ns is None or not packet.has_sidedata("prft"):
             return
         (utc_us,) = struct.unpack_from("<q", bytes(packet.get_sidedata("prft")))
-        self.camera_clock.report(utc_us * 1000, time_ns, self._now())
+        self.camera_clock.report(utc_us * 1000, time_ns, self._now() - self._held_s)
 
     def make(self, frame: VideoFrame, rate: float | None) -> Picture:
         """The picture that a frame shows.

@@ -32,6 +32,7 @@ from pipeline.sources.live.thinning import INTRA_ONLY
 __all__ = ["StreamConnection"]
 
 _SECOND_NS = 1_000_000_000
+_PARSED = ("h264", "hevc")
 #: A packet that came sooner had been waiting for us.
 _WAITED_NS = 2_000_000
 #: Formats that come in bursts, or as fast as we read: their pictures are given at their own pace.
@@ -226,7 +227,10 @@ class StreamConnection:
         rate = next((rate for rate in map(rate_of, rates) if rate), None)
         untimed = opened.container.format.name in _UNTIMED
         rate = None if untimed else rate
-        self._maker = PictureMaker(self._pixel_format, None if untimed else time_base_of(stream), rate)
+        # FFmpeg's parser hands a picture over when the next one begins.
+        held_s = 1 / rate if rate and opened.codec in _PARSED and address.scheme.startswith("rtsp") else 0.0
+        time_base = None if untimed else time_base_of(stream)
+        self._maker = PictureMaker(self._pixel_format, time_base, rate, held_s=held_s)
         self._intake = self._new_intake(opened.codec, opened.context.extradata or b"")
         self._paced = bool(opened.duration_ns) or opened.container.format.name.split(",")[0] in _BURSTS
         self._packets = opened.container.demux()
