@@ -93,7 +93,6 @@ class WorkerPlan(msgspec.Struct, frozen=True):
         name: Name of the worker, unique in the run: ``infer-0``, ``capture-gate``.
         stages: The stages in it, in pipeline order.
         settings: What they are told.
-        all_sources: Names of all sources of the run.
         sources: Those that this worker captures.
         sinks: Those that this worker writes.
         inlet: Where it listens; empty for capture.
@@ -110,7 +109,6 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     name: str
     stages: tuple[str, ...]
     settings: Settings
-    all_sources: tuple[str, ...]
     sources: tuple[SourcePlan, ...] = ()
     sinks: tuple[SinkPlan, ...] = ()
     inlet: str = ""

@@ -139,7 +139,6 @@ def plan_workers(
         ConfigError: the placement does not make a pipeline.
     """
     groups = make_groups(placement)
-    names = tuple(source.name for source in sources)
     workers: list[WorkerPlan] = []
     peers: tuple[Peer, ...] = ()
     window, inline = 2, False
@@ -152,7 +151,6 @@ def plan_workers(
             name="",
             stages=group,
             settings=settings,
-            all_sources=names,
             sinks=tuple(sinks) if "publish" in group else (),
             outlets=peers,
             outlet_window=window,

@@ -13,7 +13,7 @@ from pipeline.runtime.plan import Settings, SourcePlan, WorkerPlan
 
 PLAN = WorkerPlan(
     run_id="r", run_dir="/nowhere", name="capture-gate", stages=("capture",), settings=Settings("fake"),
-    all_sources=("gate",), sources=(SourcePlan("gate", "gate.mp4"),),
+    sources=(SourcePlan("gate", "gate.mp4"),),
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ PLAN = WorkerPlan(
     name="infer-0",
     stages=("infer",),
     settings=Settings("fake?ms=5", input_size=(416, 256), classes=("car",), track_options={"lost_s": 2.0}),
-    all_sources=("gate", "yard"),
     sources=(SourcePlan("gate", "rtsp://user:secret@camera/1", realtime=True, options={"loop": 2}),),
     sinks=(SinkPlan("jsonl", {"path": "events.jsonl", "sources": ("gate",)}),),
     inlet="ipc:///run/infer-0",

@@ -69,7 +69,7 @@ class Bench:
         self.folder = folder
         sources = tuple(SourcePlan("gate", "rtsp://user:hunter2@camera/1", live=one) for one in live)
         plan = WorkerPlan(
-            "run", str(folder), "infer-0", stages, Settings("fake"), ("gate",), sources if captures else ()
+            "run", str(folder), "infer-0", stages, Settings("fake"), sources if captures else ()
         )
         self.child = ChildProcess(plan, POLICY)
 

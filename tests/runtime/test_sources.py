@@ -44,7 +44,7 @@ def made(stages: tuple[str, ...] = ("capture",)) -> tuple[Sources, Noted, dict[s
     given = config()
     worker = WorkerPlan(
         run_id="run", run_dir="/run", name="capture-gate", stages=stages, settings=Settings("fake"),
-        all_sources=("gate",), sources=(source_plan("gate", given.sources["gate"], realtime=False),),
+        sources=(source_plan("gate", given.sources["gate"], realtime=False),),
     )  # fmt: skip
     ledgers = {"gate": make_ledger(decoded=9, published=7, dropped_superseded=2, live=1)}
     noted = Noted()

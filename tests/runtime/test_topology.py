@@ -38,7 +38,6 @@ def test_a_process_for_each_stage() -> None:
     assert [len(w.outlets) for w in workers.values()] == [1, 1, 1, 1, 0]
     assert [w.sources for w in workers.values()] == [(GATE,), (), (), (), ()]
     assert [len(w.sinks) for w in workers.values()] == [0, 0, 0, 0, 1]
-    assert all(w.all_sources == ("gate",) for w in workers.values())
     assert not any(w.inline or w.sharded for w in workers.values())
 
 
@@ -73,7 +72,6 @@ def test_one_capture_for_each_source() -> None:
     workers = plan(GATE, YARD)
     assert list(workers)[:2] == ["capture-gate", "capture-yard"]
     assert [workers[name].sources for name in ("capture-gate", "capture-yard")] == [(GATE,), (YARD,)]
-    assert workers["publish-0"].all_sources == ("gate", "yard")
 
 
 @pytest.mark.parametrize(
