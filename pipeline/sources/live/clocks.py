@@ -5,6 +5,7 @@ Pure logic: times come in as numbers, nothing here reads a clock.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median
 
@@ -82,8 +83,17 @@ class CameraClock:
     #: Reports that differ by so much are of a clock that was set between them.
     _STEP_NS = 500_000_000
     _AGREE = 3
+    #: What counts as the way at its best is that of the last ten minutes; the clocks drift meanwhile.
+    _RECENT_WINDOWS = 60
+    #: Packets that come so many in a row only when they are waited for are all there is.
+    _WAITS = 10
+    #: Less than this is the jitter of a network.
+    _LAG_S = 0.5
 
     def __init__(self) -> None:
+        self._lag_s = 0.0
+        self._best_before_s = -math.inf
+        self._waits = 0
         self._recent: deque[int] = deque(maxlen=self._AGREE)
         self._base_ns: int | None = None
         self._windows: deque[tuple[float, float]] = deque(maxlen=self._WINDOWS)
@@ -113,6 +123,18 @@ class CameraClock:
         ]
         return median(slopes) * 1e6 if slopes else None
 
+    def behind_s(self, waited: bool) -> float:
+        """How much later than at best packets come although each has to be waited for, seconds; 0 for not.
+
+        A link that is too slow for its stream does that: the camera, or something on the way, keeps more and
+        more back. Only the camera's own clock tells this from timestamps that run wrong.
+
+        Args:
+            waited: Whether the packet of the last `report` had to be waited for.
+        """
+        self._waits = self._waits + 1 if waited and self._lag_s > self._LAG_S else 0
+        return self._lag_s if self._waits >= self._WAITS else 0.0
+
     def report(self, utc_ns: int, raw_ns: int, now_s: float) -> None:
         """Take what a packet brings.
 
@@ -127,7 +149,7 @@ class CameraClock:
         base_ns = sorted(self._recent)[self._AGREE // 2]
         if self._base_ns is not None and abs(base_ns - self._base_ns) > self._STEP_NS:
             self._windows.clear()  # It was set: what was before says nothing about its rate.
-            self._best = None
+            self._best, self._best_before_s = None, -math.inf
         self._base_ns = base_ns
         self._watch((raw_ns + base_ns) / 1e9 - now_s, now_s)
 
@@ -147,9 +169,11 @@ class CameraClock:
             self._window_s, self._best = now_s, (now_s, offset_s)
         elif now_s - self._window_s >= self._WINDOW_S:
             self._windows.append(self._best)
+            self._best_before_s = max(point[1] for point in list(self._windows)[-self._RECENT_WINDOWS :])
             self._window_s, self._best = now_s, (now_s, offset_s)
         elif offset_s >= self._best[1]:
             self._best = (now_s, offset_s)
+        self._lag_s = max(self._best_before_s, self._best[1]) - offset_s
 
 
 class Backlog:

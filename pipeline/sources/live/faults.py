@@ -16,7 +16,15 @@ from pipeline.errors import ConfigError, SourceError, SourceLostError
 from pipeline.sources.live.address import Address
 from pipeline.sources.live.avlog import Line
 
-__all__ = ["Fault", "certificate_fault", "connect_fault", "device_fault", "lost_fault", "raised"]
+__all__ = [
+    "Fault",
+    "behind_fault",
+    "certificate_fault",
+    "connect_fault",
+    "device_fault",
+    "lost_fault",
+    "raised",
+]
 
 #: ``method DESCRIBE failed: 461 Unsupported Transport`` and ``HTTP error 503 Service Unavailable``.
 _REPLY = re.compile(r"(?:method (?P<method>\w+) failed:|HTTP error) (?P<code>\d{3})")
@@ -105,6 +113,12 @@ def lost_fault(error: Exception | None, address: Address, *, silent_s: float, ti
     else:
         fault = Fault("network", f"{shown}: the connection broke ({_words(error)})", "check the network")
     return fault
+
+
+def behind_fault(address: Address, behind_s: float) -> Fault:
+    """The pictures of a stream have fallen behind for good; ``behind_s`` is by how much, seconds."""
+    message = f"{address.shown}: pictures come {behind_s:.0f} s late: the way is too slow for this stream"
+    return Fault("network", message, "take the camera's smaller stream, or lower its bit rate")
 
 
 def certificate_fault(address: Address, tls_ca: str | None, timeout_s: float) -> Fault | None:

@@ -32,6 +32,8 @@ from pipeline.sources.live.thinning import INTRA_ONLY
 __all__ = ["StreamConnection"]
 
 _SECOND_NS = 1_000_000_000
+#: Once all pictures come so much too late, only a new connection brings new ones.
+_BEHIND_S = 5.0
 _PARSED = ("h264", "hevc")
 #: A packet that came sooner had been waiting for us.
 _WAITED_NS = 2_000_000
@@ -110,6 +112,7 @@ class StreamConnection:
         self._decode = decode
         self._threads = threads
         self._connect_timeout_s = connect_timeout_s
+        self._max_behind_s = max(_BEHIND_S, 3 * max_age_s)
         self._read_timeout_s = read_timeout_s
         self._options = {key: str(value) for key, value in (options or {}).items()}
         self._new_intake = partial(Intake, max_fps=max_fps, max_age_s=max_age_s, awake=awake)
@@ -283,6 +286,9 @@ class StreamConnection:
     def _take(self, packet: Packet[Any], lines: Sequence[Line], now_ns: int, waited: bool) -> None:
         maker = self._maker
         maker.hear(packet)
+        behind_s = maker.camera_clock.behind_s(waited)
+        if behind_s > self._max_behind_s:
+            self._ending = faults.behind_fault(self._address, behind_s)
         time_ns = maker.nanoseconds(packet.pts if packet.pts is not None else packet.dts)
         if self._paced and time_ns is not None:
             now_ns = self._wait_until_due(time_ns, now_ns)

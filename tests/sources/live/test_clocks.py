@@ -143,3 +143,37 @@ def test_backlog_starts_anew_with_the_timestamps() -> None:
     backlog.of(10 * S, 0, False)
     backlog.restart()
     assert backlog.of(0, S, False) == 0
+
+
+@pytest.mark.parametrize(
+    ("late_ms_a_second", "waited", "at_least_s", "at_most_s"),
+    [
+        (0, True, 0.0, 0.0),
+        (667, True, 12.5, 14.0),  # the way carries a third of the stream
+        (667, False, 0.0, 0.0),  # it is there: we read too slowly, and skip
+        (-50, True, 0.0, 0.0),  # a camera whose clock runs fast
+        (0.1, True, 0.0, 0.1),  # a clock that drifts
+    ],
+)
+def test_behind(late_ms_a_second: float, waited: bool, at_least_s: float, at_most_s: float) -> None:
+    clock = CameraClock()
+    behind = 0.0
+    for number in range(400):  # 20 s at 20 pictures a second
+        sent_s = number / 20
+        arrival_s = 1e9 + sent_s * (1 + late_ms_a_second / 1000)
+        clock.report(round((1e9 + sent_s) * S), round(sent_s * S), arrival_s)
+        behind = clock.behind_s(waited)
+    assert at_least_s <= round(behind, 3) <= at_most_s
+
+
+def test_what_is_behind_for_a_moment_only_is_not() -> None:
+    clock = CameraClock()
+    held: list[float] = []
+    for number in range(200):
+        sent_s = number / 20
+        # All of one second is held back by six and comes at once.
+        arrival_s = 8.0 if 2.0 <= sent_s < 8.0 else sent_s + 0.01
+        waited = not 2.0 < sent_s < 8.0
+        clock.report(round(sent_s * S), round(sent_s * S), arrival_s)
+        held.append(clock.behind_s(waited))
+    assert set(held) == {0.0}
