@@ -15,8 +15,6 @@ __all__ = ["CHECKS", "FaultCheck", "can_fail", "counters", "judged", "matched"]
 
 #: What counters may be off by: a picture or two are under way where a connection ends.
 _UNDER_WAY = 6
-#: Longest time from the camera to the records, at the end of the run.
-_LATE_S = 2.0
 #: Longest time from a change of state to where it can be read.
 _PUBLISHED_S = 1.5
 
@@ -98,6 +96,8 @@ def _told(case: Case, evidence: Evidence) -> str:
     rest = events[_come_to(case.steps, events)[1] :]
     if any(not case.flaps or event["state"] == "failed" for event in rest):
         return f"more was told than expected: {came}"
+    if not any(case.tells in event.get("message", "") for event in events) and case.tells:
+        return f"no message holds {case.tells!r}; told was {came}"
     for step, event in _pairs(case, evidence):
         if step.words not in event.get("message", ""):
             return f"{step.state}: {step.words!r} is not in {event.get('message', '')!r}"
@@ -178,7 +178,7 @@ def _at_its_end(case: Case, evidence: Evidence) -> str:
         return f"it is {last}, and {evidence['flowing']} frames come"
     if evidence["cure_s"] and last != "running":
         return f"it is {last}, though the fault is over"
-    if last == "running" and not case.late and evidence["late_s"] > _LATE_S:
+    if last == "running" and evidence["late_s"] > case.late_s:
         return f"the newest frame is {evidence['late_s']:.1f} s old"
     if evidence["code"] != case.exit_code or evidence["left"]:
         return f"exit code {evidence['code']}, left behind: {evidence['left']}"

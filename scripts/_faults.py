@@ -94,7 +94,8 @@ class Case:
             pictures are there, whether before it is decoded or after.
         flaps: Whether it may go on changing after the steps, as chance has it.
         misses: Whether pictures that the camera sent never came here.
-        late: Whether pictures may be old.
+        late_s: How old the newest record may be while pictures come, seconds.
+        tells: Words that some message must hold, where what else is told is left to chance.
         exit_code: Of the run.
     """
 
@@ -108,7 +109,8 @@ class Case:
     counted: tuple[str, ...] = ()
     flaps: bool = False
     misses: bool = False
-    late: bool = False
+    late_s: float = 2.0
+    tells: str = ""
     exit_code: int = 0
 
 
