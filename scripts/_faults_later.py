@@ -96,7 +96,9 @@ def burst() -> Iterator[Scene]:
 @case(
     "the link is too slow",
     "a proxy passes 20 kB/s, a third of the stream",
-    watch_s=15.0, counted=("late",), flaps=True, misses=True, late_s=10.0, tells="the way is too slow")  # fmt: skip
+    watch_s=15.0, flaps=True, misses=True,
+    counted=("late",), late_s=10.0, tells="the way is too slow",
+)  # fmt: skip
 def slow_link() -> Iterator[Scene]:
     with serving() as (camera, sent), TcpProxy(camera.port) as proxy:
         source = login(proxy.url(camera.url()))
