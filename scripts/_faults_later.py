@@ -20,7 +20,7 @@ from tests.servers.udp_relay import UdpRelay
 #: A silence is noticed after two seconds; a connection is given up after ``read_timeout_s``, here 3 s.
 _STALLED = Step("stalled", "timeout", "nothing has come for", 3.5)
 _SILENT = Step("reconnecting", "timeout", "sent nothing for 3.")
-_UNREADABLE = Step("stalled", "codec", "no picture can be decoded")
+_UNREADABLE = Step("reconnecting", "codec", "sent no picture that could be decoded", within_s=5.0)
 _CLOSED = lost("network", "the camera closed the connection")
 
 

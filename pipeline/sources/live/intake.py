@@ -14,6 +14,9 @@ __all__ = ["HEAD_BYTES", "Coded", "Intake"]
 
 #: The first slice header of a picture lies within so many bytes, parameter sets and messages included.
 HEAD_BYTES = 4096
+
+_NO_PICTURE_NS = 4_000_000_000
+_NO_KEYFRAME_NS = 30_000_000_000
 _UNWAITED_MAX = 4
 
 
@@ -84,6 +87,13 @@ class Intake:
     def trusted(self) -> bool:
         """Whether what is decoded now is built on what came whole."""
         return not self._trust.waiting
+
+    @property
+    def patience_ns(self) -> int:
+        """How long no picture at all is bearable: some keyframes, or as rarely as a camera may send them."""
+        if self.keyframe_interval_s is None:
+            return _NO_KEYFRAME_NS
+        return min(_NO_KEYFRAME_NS, max(_NO_PICTURE_NS, round(2.5e9 * self.keyframe_interval_s)))
 
     @property
     def idle(self) -> bool:

@@ -44,8 +44,6 @@ _UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "image2pipe", "jpeg_pipe")
 #: A paced stream that is later or earlier than this begins a new pace.
 _LATE_NS = _SECOND_NS // 2
 _EARLY_NS = 5 * _SECOND_NS
-#: A camera may send keyframes that rarely; one that gives no picture for longer gives none.
-_NO_PICTURE_NS = 30 * _SECOND_NS
 _MAX_BAD_READS = 20
 #: Packets that may have been read while the stream was opened.
 _READ_AHEAD = 3
@@ -369,8 +367,9 @@ class StreamConnection:
             self._ending = Fault("timeout", message, "check the camera")
         elif self._intake.idle:
             self._picture_ns = now_ns
-        elif now_ns - self._picture_ns > _NO_PICTURE_NS:
-            message = f"{shown} sent no picture that could be decoded for {_NO_PICTURE_NS // 10**9} s"
+        elif now_ns - self._picture_ns > self._intake.patience_ns:
+            silent_s = (now_ns - self._picture_ns) / 1e9
+            message = f"{shown} sent no picture that could be decoded for {silent_s:.0f} s"
             self._ending = Fault("codec", message, "set the camera to H.264 and a keyframe every 1 or 2 s")
 
     def _broke(self, opened: Opened, error: Exception, silent_s: float) -> None:

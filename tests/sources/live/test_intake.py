@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pytest
+
 from pipeline.sources.live.avlog import Line
 from pipeline.sources.live.intake import Coded, Intake
 
@@ -123,3 +125,20 @@ def test_a_picture_that_came_out_damaged() -> None:
     assert not intake.trusted
     assert feed(intake, "pK", start=2) == ".d"
     assert (intake.skipped, intake.damaged) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "patience_s"),
+    [
+        ("", 30.0),
+        ("Kpppp", 30.0),  # how often keyframes come is not known yet
+        ("Kp" * 2, 4.0),
+        ("K" + 24 * "p" + "K", 4.0),  # every second
+        ("K" + 99 * "p" + "K", 10.0),  # every four
+        ("K" + 499 * "p" + "K", 30.0),  # every twenty
+    ],
+)
+def test_how_long_no_picture_is_bearable(kinds: str, patience_s: float) -> None:
+    intake = Intake("vp9")
+    feed(intake, kinds)
+    assert intake.patience_ns == patience_s * 1e9
