@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -82,9 +83,12 @@ def test_something_else_answers(scheme: str, answer: bytes, reason: str, message
                     client, _ = server.accept()
                 except OSError:
                     return
-                with client:
+                with client, contextlib.suppress(ConnectionError):
                     client.recv(4096)
                     client.sendall(answer)
+                    client.shutdown(socket.SHUT_WR)
+                    while client.recv(4096):
+                        pass  # Closed with data unread, it would be a reset.
 
         threading.Thread(target=talk, daemon=True).start()
         error = refused(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x", within_s=3.0)
