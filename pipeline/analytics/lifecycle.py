@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.messages import Detections, Event, FrameHeader
+from pipeline.messages import Attribute, Detections, Event, FrameHeader
 
 __all__ = ["ObjectLifecycle"]
 
@@ -32,9 +32,11 @@ class _Object:
     top: float = 0.0
     frames: int = 0
     votes: dict[int, float] = field(default_factory=dict)
+    attributes: dict[str, tuple[str, float]] = field(default_factory=dict)
     reported_ns: int = 0
     reported_box: Box = (0.0, 0.0, 0.0, 0.0)
     reported_top: float = 0.0
+    reported_says: dict[str, str] = field(default_factory=dict)
 
     def see(self, header: FrameHeader, box: Box, score: float, class_id: int) -> None:
         self.last, self.box, self.score = header, box, score
@@ -47,7 +49,18 @@ class _Object:
         x1, y1, x2, y2 = self.reported_box
         size = max(x2 - x1, y2 - y1, 1.0)
         moved = max(abs(a - b) for a, b in zip(self.box, self.reported_box, strict=True))
-        return moved >= _NOTICEABLE_MOVE * size or self.top - self.reported_top >= _NOTICEABLE_SCORE
+        if moved >= _NOTICEABLE_MOVE * size or self.top - self.reported_top >= _NOTICEABLE_SCORE:
+            return True
+        return self.says() != self.reported_says
+
+    def says(self) -> dict[str, str]:
+        """The labels of its attributes, by name."""
+        return {name: label for name, (label, _) in self.attributes.items()}
+
+    def report(self, header: FrameHeader) -> None:
+        """Take note that all this is being told."""
+        self.reported_ns, self.reported_box, self.reported_top = header.pts_ns, self.box, self.top
+        self.reported_says = self.says()
 
 
 class ObjectLifecycle:
@@ -97,12 +110,15 @@ class ObjectLifecycle:
         """Number of objects that have started and not ended."""
         return len(self._objects)
 
-    def update(self, header: FrameHeader, detections: Detections) -> tuple[Event, ...]:
+    def update(
+        self, header: FrameHeader, detections: Detections, attributes: Sequence[Attribute] = ()
+    ) -> tuple[Event, ...]:
         """Take in one frame.
 
         Args:
             header: The frame.
             detections: Its objects; those without a confirmed ``track_ids`` are ignored.
+            attributes: What cascades say of them.
 
         Returns:
             Events that this frame caused: ends first, then starts and updates in the order of the objects.
@@ -126,9 +142,12 @@ class ObjectLifecycle:
                 item = self._objects[track_id] = _Object(track_id, header, header)
             x1, y1, x2, y2 = detections.boxes_xyxy[row].tolist()
             item.see(header, (x1, y1, x2, y2), float(detections.scores[row]), int(detections.class_ids[row]))
+            for one in attributes:
+                if one.object == row:
+                    item.attributes[one.name] = (one.label, one.confidence)
             due = header.pts_ns - item.reported_ns >= self._interval_ns and item.changed()
             if kind == "start" or due:
-                item.reported_ns, item.reported_box, item.reported_top = header.pts_ns, item.box, item.top
+                item.report(header)
                 events.append(self._event(kind, item, header))
         return tuple(events)
 
@@ -174,6 +193,11 @@ class ObjectLifecycle:
             last_seen=item.last.captured_at,
             duration_s=(item.last.pts_ns - item.first.pts_ns) / 1e9,
             frames=item.frames,
+            attributes={
+                name: {"label": label, "confidence": round(confidence, 4)}
+                for name, (label, confidence) in item.attributes.items()
+            }
+            or None,
             reason=reason,
             model=self._model,
             provider=self._provider,

@@ -94,6 +94,8 @@ class Display:
             self._announced = True
             size = f"{spec.input_width}x{spec.input_height}"
             self.say(f"model {spec.name} ({spec.family} {size}) on {spec.provider}", "dim")
+            if spec.provider == "CPUExecutionProvider":
+                self.say(f"threads: {run.threads}", "dim")
         now = time.monotonic()
         lines = []
         for at in run.progress():

@@ -36,6 +36,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for detections, events and summary.")] = None,
     model: Annotated[str | None, typer.Option(help="Name from `models list`, or an ONNX file.")] = None,
+    task: Annotated[str | None, typer.Option(help="detect, localize, classify or tag.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, tensorrt or openvino.")] = None,
     confidence: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Drop detections below it.")
@@ -68,6 +69,7 @@ def run(
     given = {
         "sources": _typed(sources) if sources else None,
         "model.name": model,
+        "model.task": task,
         "model.device": device,
         "model.confidence": confidence,
         "model.classes": [label.strip() for label in classes.split(",")] if classes else None,
@@ -148,7 +150,8 @@ def execute(
     """
     for source in config.sources.values():
         check_source(source.url)
-    prepare(config.model.name)
+    for model in (config.model.name, *(cascade.model for cascade in config.cascades.values())):
+        prepare(model)
     work = Run(config, tick=display.tick, reread=reread)
     received: list[int] = []
 

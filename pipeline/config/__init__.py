@@ -11,6 +11,7 @@ from pipeline.config.loading import InvalidConfigError, Problem, from_mapping, l
 from pipeline.config.metrics import Metrics
 from pipeline.config.model import (
     STAGES,
+    Cascade,
     Config,
     Events,
     InferStage,
@@ -29,6 +30,7 @@ from pipeline.config.variables import expand
 
 __all__ = [
     "STAGES",
+    "Cascade",
     "Config",
     "ContactSheetSink",
     "Events",

@@ -14,6 +14,7 @@ from pipeline.config.source import Source, as_source
 
 __all__ = [
     "STAGES",
+    "Cascade",
     "Config",
     "Events",
     "InferStage",
@@ -29,12 +30,6 @@ __all__ = [
 #: The five stages, in pipeline order.
 STAGES = ("capture", "preprocess", "infer", "postprocess", "publish")
 _ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
-
-
-def _one_task(value: Any) -> Any:
-    if value != "detect":
-        raise ValueError("must be detect, the only task of this version")
-    return value
 
 
 def _replicas(value: Any) -> Any:
@@ -63,14 +58,23 @@ class Model(Section):
     """Which model runs, on what, and what it reports."""
 
     name: Text = Field(
-        default="default", description="A name from `framewire models list`, or the path of an ONNX file."
+        default="default",
+        description="A name from `framewire models list`, the path of an ONNX file, or oip://HOST:PORT/MODEL.",
     )
-    task: Annotated[Literal["detect"], BeforeValidator(_one_task)] = Field(
-        default="detect", description="What the model does; this version detects objects."
+    task: Literal["classify", "localize", "detect", "tag"] = Field(
+        default="detect",
+        description="detect: all objects; localize: the one with the highest evidence; "
+        "classify: classes of the whole frame; tag: labels with percents.",
+    )
+    top_k: Annotated[Count, Field(le=1000)] = Field(
+        default=5, description="For classify and tag: how many classes of a frame, at most."
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = Field(
         default="auto",
         description="Where it runs; auto takes the best that works, any other fails at start if missing.",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="auto", description="auto: as the file was saved; fp16 wants tensorrt, bf16 openvino."
     )
     confidence: Fraction = Field(default=0.4, description="Detections with a lower score are left out, 0..1.")
     nms_iou: Fraction | None = Field(
@@ -89,7 +93,7 @@ class Model(Section):
     )
     threads: Count | None = Field(
         default=None,
-        description="Threads of one inference session; left out: one, which is fastest with replicas.",
+        description="Threads of one inference session; left out: one with replicas, else the cores but one.",
     )
 
     @field_validator("classes")
@@ -108,9 +112,35 @@ class Track(Section):
         default="bytetrack",
         description="The tracker; none gives detections without ids and no object events.",
     )
+    smoothing_s: Seconds = Field(
+        default=0.0, description="For localize: how slowly the box follows, seconds; 0 for not at all."
+    )
     lost_after_s: Seconds = Field(
         default=2.0, description="An object that is not seen for this long has ended, seconds of video."
     )
+
+
+class Cascade(Section):
+    """A classifier that looks at the objects of the model, and gives them an attribute of its name."""
+
+    model: Text = Field(description="A classifier: a name from `framewire models list`, or an ONNX file.")
+    labels: Annotated[tuple[Label, ...], Field(min_length=1), listed("[car, truck]")] | None = Field(
+        default=None, description="Labels of the objects that it looks at; left out: all."
+    )
+    every_s: Seconds = Field(
+        default=1.0, description="Shortest time between two looks at one object, seconds of video."
+    )
+    min_side: Count = Field(
+        default=16, description="Objects with a shorter side than this many pixels are not looked at."
+    )
+    margin: Fraction = Field(
+        default=0.05, description="The crop is larger than the box by this share, on each side, 0..1."
+    )
+    confidence: Fraction = Field(default=0.3, description="A look that scores less does not count, 0..1.")
+
+    def options(self) -> dict[str, Any]:
+        """All but the model, as keyword arguments."""
+        return self.model_dump(exclude={"model"})
 
 
 class Events(Section):
@@ -265,6 +295,9 @@ class Config(Section):
         description="fast scales before colour conversion; exact converts the full-size frame first.",
     )
     track: Track = Field(default_factory=Track, description="How objects are followed from frame to frame.")
+    cascades: dict[Label, Cascade] = Field(
+        default_factory=dict, description="Classifiers that look at the objects, by name of the attribute."
+    )
     events: Events = Field(default_factory=Events, description="When life-cycle events are published.")
     stages: Stages = Field(
         default_factory=Stages, description="How many processes run each stage, and where."
@@ -285,6 +318,14 @@ class Config(Section):
     )
     metrics: Metrics = Field(default_factory=Metrics, description="Numbers of the run for Prometheus.")
     run: Run = Field(default_factory=Run, description="How long a run takes and what it leaves behind.")
+
+    @model_validator(mode="after")
+    def _cascades_fit(self) -> Self:
+        if self.cascades and self.model.task == "classify":
+            raise ValueError(
+                "has cascades, but model.task classify finds no objects to look at; write detect or tag"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:

@@ -1,6 +1,7 @@
 """What a head is, and the few steps that all heads share.
 
-A head turns the raw outputs of one model family into `Detections`: no session, no I/O, no state.
+A head turns the raw outputs of one model family into `Detections`, a classifier into `Classes`: no session,
+no I/O, no state.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
-from pipeline.messages import Detections, ModelSpec
+from pipeline.messages import Classes, Detections, ModelSpec
 
 __all__ = [
     "TOP_K",
+    "Classifier",
     "Guess",
     "Head",
     "InputFormat",
@@ -25,6 +27,7 @@ __all__ = [
     "TensorInfo",
     "all_classes",
     "as_frame",
+    "as_ids",
     "best_classes",
     "check_probabilities",
     "grid_counts",
@@ -60,11 +63,15 @@ class Signature:
         inputs: Inputs of the graph, in its order.
         outputs: Outputs of the graph, in its order.
         metadata: Key-value metadata of the model file.
+        samples: What the outputs hold for one test picture, by name, with a leading 1; empty where nobody ran
+            the graph. Ranges of values tell apart what shapes cannot: logits from probabilities, pixels from
+            offsets.
     """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,37 +83,62 @@ class Guess:
         overrides: Fields of `ModelSpec` that follow from it, by name.
         confidence: 0..1; below 0.5 a user should confirm it.
         why: What in the signature speaks for it.
+        classes: How many classes it tells apart; 0 where the graph does not say.
+        labels: Their names, where the layout itself settles them.
     """
 
     family: str
     overrides: Mapping[str, Any]
     confidence: float
     why: str
+    classes: int = 0
+    labels: tuple[str, ...] = ()
 
 
 class Head(Protocol):
-    """Decoder of one model family.
+    """Decoder of one family of detectors."""
 
-    Attributes:
-        nms_iou: Default IoU threshold of the NMS that must follow; None for end-to-end models.
-    """
-
-    @property
-    def nms_iou(self) -> float | None:
-        """Default IoU threshold of the NMS that must follow; None for end-to-end models."""
-
-    def decode(self, outputs: Sequence[NDArray[Any]], spec: ModelSpec, confidence: float) -> Detections:
+    def decode(
+        self, outputs: Sequence[NDArray[Any]], spec: ModelSpec, confidence: float, limit: int = TOP_K
+    ) -> Detections:
         """Decode the outputs of one frame.
 
         Args:
             outputs: One array per output, in the order of ``spec.output_names``, each with a leading
-                batch dimension of 1; float32 or float16.
+                batch dimension of 1.
             spec: The model.
             confidence: Scores under this are left out.
+            limit: At most so many detections, the best ones.
 
         Returns:
-            At most `TOP_K` detections by descending score, before NMS; boxes in pixels of the *model
-            input*, not clipped.
+            Detections by descending score, before NMS where ``spec.nms_iou`` asks for it; boxes in pixels of
+            the *model input*, not clipped.
+
+        Raises:
+            ModelError: the outputs do not have this family's layout, or hold NaN or infinity.
+        """
+
+    def recognise(self, signature: Signature) -> Guess | None:
+        """Whether a graph with this signature is of this family, and what follows from it.
+
+        Raises:
+            ModelError: it says of itself that it does what nobody here can read (oriented boxes).
+        """
+
+
+class Classifier(Protocol):
+    """Reader of one family of classifiers."""
+
+    def classify(self, outputs: Sequence[NDArray[Any]], spec: ModelSpec, limit: int) -> Classes:
+        """The best classes of one frame.
+
+        Args:
+            outputs: As for `Head.decode`.
+            spec: The model.
+            limit: How many classes, at most.
+
+        Returns:
+            Classes by descending score, equal scores by lower id.
 
         Raises:
             ModelError: the outputs do not have this family's layout, or hold NaN or infinity.
@@ -143,19 +175,25 @@ class InputFormat:
 
 
 def image_input(signature: Signature) -> InputFormat | None:
-    """The format of a graph's only input, if that is one colour picture of a fixed size; else None."""
-    if len(signature.inputs) != 1:
+    """The format of the one input of a graph that is a colour picture of a fixed size; None without one.
+
+    Inputs of other ranks (sizes, scale factors) may stand beside it; a batch axis may be missing.
+    """
+    found = [_picture_of(info) for info in signature.inputs]
+    pictures = [picture for picture in found if picture is not None]
+    return pictures[0] if len(pictures) == 1 else None
+
+
+def _picture_of(info: TensorInfo) -> InputFormat | None:
+    if len(info.shape) not in (3, 4) or info.dtype not in ("uint8", "float32", "float16"):
         return None
-    info = signature.inputs[0]
-    if len(info.shape) != 4 or info.dtype not in ("uint8", "float32", "float16"):
+    batch = info.shape[0] if len(info.shape) == 4 else 1
+    if isinstance(batch, int) and batch < 1:
         return None
-    if isinstance(info.shape[0], int) and info.shape[0] < 1:
-        return None
-    layout = "nchw" if info.shape[1] == 3 else "nhwc" if info.shape[3] == 3 else None
-    if layout is None:
-        return None
-    height, width = info.shape[2:4] if layout == "nchw" else info.shape[1:3]
-    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+    first, second, third = info.shape[-3:]
+    layout = "nchw" if first == 3 else "nhwc" if third == 3 else None
+    height, width = (second, third) if layout == "nchw" else (first, second)
+    if layout is None or not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
         return None
     return InputFormat(width, height, info.dtype, layout)
 
@@ -228,6 +266,34 @@ def as_frame(
     return frame
 
 
+def as_ids(
+    output: NDArray[Any], what: str, shape: tuple[int | None, ...], spec: ModelSpec
+) -> NDArray[np.int64]:
+    """Class ids of one frame without the batch dimension: whole numbers, whatever their dtype; checked.
+
+    Args:
+        output: The array as it came from the model: any integer or float dtype.
+        what: Its name, for errors.
+        shape: As for `as_frame`.
+        spec: The model, for errors.
+
+    Returns:
+        int64 of that shape.
+
+    Raises:
+        ModelError: the shape differs, or a number is not whole.
+    """
+    if output.dtype.kind in "iu":
+        return as_frame(output.astype(np.float32), what, shape, spec).astype(np.int64)
+    values = as_frame(output, what, shape, spec)
+    if values.size and float(np.abs(values - np.rint(values)).max()) > 1e-3:
+        raise ModelError(
+            f"output {what!r} of model {spec.name!r} holds numbers that are no class ids",
+            hint="name the right family, or the outputs in their right order (output_names)",
+        )
+    return np.rint(values).astype(np.int64)
+
+
 def check_probabilities(values: NDArray[np.float32], what: str, spec: ModelSpec) -> None:
     """Refuse scores outside 0..1: the model gives logits, or is of another family.
 
@@ -283,14 +349,21 @@ def all_classes(
 
 
 def top_detections(
-    boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[Any], spec: ModelSpec
+    boxes_xyxy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    class_ids: NDArray[Any],
+    spec: ModelSpec,
+    limit: int = TOP_K,
 ) -> Detections:
-    """The best `TOP_K` as `Detections`, by descending score, equal scores in the order given.
+    """The best ``limit`` as `Detections`, by descending score, equal scores in the order given.
 
     Raises:
         ModelError: a box is not finite, so the outputs were no boxes of this family.
     """
-    order = np.argsort(-scores, kind="stable")[:TOP_K]
+    if limit == 1 and len(scores):
+        order = np.array([scores.argmax()])
+    else:
+        order = np.argsort(-scores, kind="stable")[:limit]
     try:
         return Detections(boxes_xyxy[order], np.minimum(scores[order], np.float32(1.0)), class_ids[order])
     except ValueError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.messages import ModelSpec
 from pipeline.models.download import Progress
 
-__all__ = ["Runner", "batch_sizes", "build_runner", "is_fake", "prepare"]
+__all__ = ["Runner", "batch_sizes", "build_runner", "is_fake", "is_remote", "prepare"]
 
 
 class Runner(Protocol):
@@ -69,6 +69,11 @@ def is_fake(model: str) -> bool:
     return model.partition("?")[0] == "fake"
 
 
+def is_remote(model: str) -> bool:
+    """Whether a model name means one on a model server (``oip://host:8001/name``)."""
+    return model.partition("://")[0].lower() in ("oip", "oips", "oip+http", "oip+https")
+
+
 def prepare(model: str, *, progress: Progress | None = None) -> None:
     """Make sure that the file of a model is here, so that `build_runner` need not fetch it.
 
@@ -82,6 +87,9 @@ def prepare(model: str, *, progress: Progress | None = None) -> None:
     if is_fake(model):
         build_runner(model)  # its options may be wrong
         return
+    if is_remote(model):
+        build_runner(model)  # its address may be; the server is asked when the model is opened
+        return
     from pipeline.models.store import resolve
 
     resolve(model, progress=progress)
@@ -94,25 +102,34 @@ def build_runner(
     threads: int = 1,
     input_size: tuple[int, int] | None = None,
     batch: int = 1,
+    precision: str = "auto",
 ) -> Runner:
     """The runner of a model, not yet opened; nothing heavy is imported for the fake one.
 
     Args:
-        model: A name of ``framewire models list``, a path to an ONNX file, or ``fake`` with options
-            (see `pipeline.models.fake`).
+        model: A name of ``framewire models list``, a path to an ONNX file, the address of a model on a model
+            server (see `pipeline.models.remote`), or ``fake`` with options (see `pipeline.models.fake`).
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         threads: Threads of one inference on the CPU.
         input_size: Width and height in pixels, for a model whose input size is free.
         batch: Frames at once at most; every size of `batch_sizes` is warmed up by `Runner.open`.
+        precision: ``auto`` for that of the file, or ``fp32``, ``fp16``, ``bf16`` where the device can.
 
     Raises:
-        ModelError: the options of the fake model are wrong.
-        ProviderError: there is no such device.
+        ModelError: the options of the fake model, or the address of a model server, are wrong.
+        ProviderError: there is no such device or precision, the one does not do the other, or a model server
+            is told either.
     """
     if is_fake(model):
         from pipeline.models.fake import FakeRunner
 
         return FakeRunner.from_name(model, batch=batch)
+    if is_remote(model):
+        from pipeline.models.remote import RemoteRunner
+
+        return RemoteRunner(model, device=device, input_size=input_size, batch=batch, precision=precision)
     from pipeline.models.onnx import OnnxRunner
 
-    return OnnxRunner(model, device=device, threads=threads, input_size=input_size, batch=batch)
+    return OnnxRunner(
+        model, device=device, threads=threads, input_size=input_size, batch=batch, precision=precision
+    )

@@ -8,6 +8,7 @@ batches as a network on a GPU does.
 ================  ==================================================================================
 ``ms``            service time of a frame in milliseconds, spent waiting, not computing
 ``per_frame_ms``  what each further frame of a batch adds, in milliseconds; as much as ``ms`` by default
+``task``          ``detect``, or ``classify``: then it gives the share of the frame that each colour has
 ``fail_every``    the n-th, 2n-th, … frame raises `ModelError`; a batch with such a frame in it is refused
                   as a whole, and none of it counts as seen
 ================  ==================================================================================
@@ -51,6 +52,7 @@ class FakeRunner:
         service_ms: Least time that a frame takes, in milliseconds.
         per_frame_ms: Least time that each further frame of a batch takes; None for as much.
         fail_every: Which frames raise; 0 for none.
+        classify: Give classes of the whole frame instead of objects.
         batch: Frames at once at most.
     """
 
@@ -61,22 +63,25 @@ class FakeRunner:
         service_ms: float = 0.0,
         per_frame_ms: float | None = None,
         fail_every: int = 0,
+        classify: bool = False,
         batch: int = 1,
     ) -> None:
         self.spec = ModelSpec(
             name=name,
             sha256="",
-            family="fake",
+            family="fake_classifier" if classify else "fake",
+            kind="classifier" if classify else "detector",
             labels=LABELS,
             input_width=_WIDTH,
             input_height=_HEIGHT,
             input_dtype="uint8",
             input_layout="nhwc",
             pad_value=BACKGROUND,
-            output_names=("objects",),
+            output_names=("classes" if classify else "objects",),
             provider="fake",
         )
-        self.output_shapes: tuple[tuple[int, ...], ...] = ((1, MAX_OBJECTS, 6),)
+        shape = (1, len(LABELS)) if classify else (1, MAX_OBJECTS, 6)
+        self.output_shapes: tuple[tuple[int, ...], ...] = (shape,)
         self.output_dtypes: tuple[str, ...] = ("float32",)
         self._service_s = service_ms / 1e3
         self._further_s = self._service_s if per_frame_ms is None else per_frame_ms / 1e3
@@ -97,10 +102,15 @@ class FakeRunner:
             ModelError: an option is unknown or no number in its range.
         """
         options: dict[str, float | None] = {"ms": 0.0, "per_frame_ms": None, "fail_every": 0.0}
+        task = "detect"
         for key, text in parse_qsl(name.partition("?")[2], keep_blank_values=True):
+            if key == "task" and text in ("detect", "classify"):
+                task = text
+                continue
             if key not in options:
                 raise ModelError(
-                    f"the fake model has no option {key!r}", hint=f"its options are {', '.join(options)}"
+                    f"the fake model has no option {key!r}" + (f" of {text!r}" if key == "task" else ""),
+                    hint=f"its options are task=detect, task=classify, {', '.join(options)}",
                 )
             try:
                 value = float(text)
@@ -117,6 +127,7 @@ class FakeRunner:
             service_ms=options["ms"] or 0.0,
             per_frame_ms=options["per_frame_ms"],
             fail_every=int(options["fail_every"] or 0),
+            classify=task == "classify",
             batch=batch,
         )
 
@@ -129,20 +140,24 @@ class FakeRunner:
 
         Args:
             tensors: uint8 (n, 192, 320, 3), BGR.
-            outputs: One float32 (n, 32, 6): rows x1, y1, x2, y2, score, class, in pixels of the input.
+            outputs: One float32 (n, 32, 6): rows x1, y1, x2, y2, score, class, in pixels of the input; or
+                (n, classes) scores.
 
         Raises:
             ModelError: a shape or dtype differs, or ``fail_every`` says so.
         """
         shapes = [array.shape[1:] for array in (tensors, *outputs)]
-        if shapes != [(_HEIGHT, _WIDTH, 3), (MAX_OBJECTS, 6)] or tensors.dtype != np.uint8:
+        if shapes != [(_HEIGHT, _WIDTH, 3), self.output_shapes[0][1:]] or tensors.dtype != np.uint8:
             raise ModelError(
                 f"the fake model takes uint8 {(_HEIGHT, _WIDTH, 3)}, got {tensors.dtype} {shapes}"
             )
         ready = time.monotonic() + self._takes_s(len(tensors))
         self._count(len(tensors))
         for picture, rows in zip(tensors, outputs[0], strict=True):
-            _find(picture, rows)
+            if self.spec.kind == "classifier":
+                rows[...] = [_mask(picture, colour).mean() / 255 for colour in PALETTE]
+            else:
+                _find(picture, rows)
         rest = ready - time.monotonic()
         if rest > 0:
             self._closed.wait(rest)
@@ -163,14 +178,18 @@ class FakeRunner:
             raise ModelError(f"the fake model fails on frame {self._frames}, as it was told to")
 
 
+def _mask(picture: NDArray[np.uint8], colour: Sequence[int]) -> NDArray[np.uint8]:
+    """255 where a picture (h, w, 3) has this colour, else 0."""
+    lower = tuple(_HIGH if level else 0 for level in colour)
+    upper = tuple(255 if level else _LOW for level in colour)
+    return np.asarray(cv2.inRange(picture, lower, upper), np.uint8)
+
+
 def _find(picture: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
     """Write the objects of one picture (h, w, 3), largest first; the other rows become 0."""
     found: list[tuple[float, ...]] = []
     for class_id, colour in enumerate(PALETTE):
-        lower = tuple(_HIGH if level else 0 for level in colour)
-        upper = tuple(255 if level else _LOW for level in colour)
-        mask = cv2.inRange(picture, lower, upper)
-        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(_mask(picture, colour), connectivity=4)
         # The first component is what is not of this colour.
         for left, top, width, height, area in stats[1:].tolist():
             if area >= _MIN_AREA:

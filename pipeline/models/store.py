@@ -1,4 +1,4 @@
-"""Where model files come from: inside the package, the cache, a pinned download, or a path.
+"""Where model files come from: inside the package, the cache, a pinned download, the user's own, or a path.
 
 The cache is ``$FRAMEWIRE_CACHE``, else ``$XDG_CACHE_HOME/framewire``, else ``~/.cache/framewire``.
 ``$FRAMEWIRE_MODEL_MIRROR`` names base addresses, separated by spaces, under which the same file names lie
@@ -10,13 +10,15 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pipeline.errors import ModelError
 from pipeline.models import nanodet_g, npm
 from pipeline.models.download import Progress, copy_file, fetch, sha256_of
+from pipeline.models.zoo import ALIASES, KNOWN, KnownModel
 
 __all__ = [
     "ALIASES",
@@ -24,44 +26,16 @@ __all__ = [
     "KNOWN",
     "KnownModel",
     "ModelFile",
+    "added",
+    "added_dir",
     "cache_dir",
     "cached",
+    "known_card",
     "pull",
     "resolve",
 ]
 
 EMBEDDED_PATH = Path(__file__).parent / "data" / "nanodet_g_416_int8.onnx"
-
-_YOLOX = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/"
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that can be named.
-
-    Attributes:
-        name: Its name.
-        file: Name of its file in the cache.
-        origin: ``embedded`` in the package, an official ``download``, or built from an ``npm`` package.
-        family: Head that decodes it.
-        size: Edge of its square input in pixels.
-        bytes: Size of the file; of a built one, about.
-        licence: SPDX name of the licence of the weights.
-        note: What it is good for.
-        url: Address of the download.
-        sha256: Digest of the download, lower-case hex.
-    """
-
-    name: str
-    file: str
-    origin: Literal["embedded", "download", "npm"]
-    family: str
-    size: int
-    bytes: int
-    licence: str
-    note: str
-    url: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,38 +51,6 @@ class ModelFile:
     name: str
     path: Path
     sha256: str
-
-
-def _yolox(variant: str, size: int, count: int, sha256: str, note: str) -> KnownModel:
-    file = f"yolox_{variant}.onnx"
-    return KnownModel(
-        f"yolox-{variant}", file, "download", "yolox", size, count, "Apache-2.0", note, _YOLOX + file, sha256
-    )
-
-
-_TABLE = (
-    KnownModel("nanodet-g-int8", EMBEDDED_PATH.name, "embedded", "nanodet", 416, 4_010_954, "Apache-2.0",
-               "the default; int8, for CPUs with VNNI"),
-    KnownModel("nanodet-g", "nanodet_g_416.onnx", "npm", "nanodet", 416, 15_269_140, "Apache-2.0",
-               "the default in float32, for GPUs and older CPUs; built from npm"),
-    _yolox("nano", 416, 3_659_407, "c789161ed43c8269fcd4e67c67eeeb4e80c622da2eb296a20bc6007bd18a0b7d",
-           "COCO AP 25.8"),
-    _yolox("tiny", 416, 20_219_662, "427cc366d34e27ff7a03e2899b5e3671425c262ea2291f88bb942bc1cc70b0f7",
-           "COCO AP 32.8"),
-    _yolox("s", 640, 35_858_002, "c5c2d13e59ae883e6af3b45daea64af4833a4951c92d116ec270d9ddbe998063",
-           "COCO AP 40.5"),
-    _yolox("m", 640, 101_259_744, "21ff6cfdeb53b013bac2249599e55f00bff3cfdfdab37ed7a4620818c1d15b3f",
-           "COCO AP 47.2; wants a GPU"),
-    _yolox("l", 640, 216_746_733, "7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
-           "COCO AP 50.1; wants a GPU"),
-    _yolox("x", 640, 396_142_663, "c892d7aaf1c4746d8a4d675bec669a4db4f434b4ee1efb654bc9b353379c7c55",
-           "COCO AP 51.5; wants a GPU"),
-)  # fmt: skip
-
-#: Models by name, in the order in which they are listed.
-KNOWN: dict[str, KnownModel] = {model.name: model for model in _TABLE}
-#: Second names.
-ALIASES: dict[str, str] = {"default": "nanodet-g-int8"}
 
 
 def cache_dir() -> Path:
@@ -130,11 +72,29 @@ def cached(model: KnownModel) -> Path | None:
     return path if (size == model.bytes if model.origin == "download" else size > 0) else None
 
 
+def added_dir() -> Path:
+    """Folder of the models that were added (`pipeline.models.library`); it need not exist yet."""
+    return cache_dir() / "models" / "added"
+
+
+def added() -> dict[str, Path]:
+    """The models that were added, by name: where each lies, or the link to it."""
+    return {path.stem: path for path in sorted(added_dir().glob("*.onnx"))}
+
+
+def known_card(path: Path) -> Mapping[str, Any]:
+    """What a card would say of the file at ``path``, if a model of `KNOWN` is kept there; else nothing."""
+    cards = (model.card for model in KNOWN.values() if model.card and _path_of(model) == path)
+    return next(cards, {})
+
+
 def resolve(name_or_path: str, *, fetch_missing: bool = True, progress: Progress | None = None) -> ModelFile:
     """The file of a model; one that is here is never fetched again.
 
     Args:
-        name_or_path: A name of `KNOWN` or `ALIASES`, or a path (``./default`` for a file of such a name).
+        name_or_path: A name of `KNOWN` or `ALIASES`, one that was added, or a path (``./default`` for a file
+            of such a name). The address of a model on a server (``oip://…``) is none of these: whoever runs
+            it does not ask for its file.
         fetch_missing: Fetch a known model that is not here; else that is an error.
         progress: Told how far a transfer is.
 
@@ -144,6 +104,13 @@ def resolve(name_or_path: str, *, fetch_missing: bool = True, progress: Progress
     Raises:
         ModelError: there is no such model or file, it cannot be fetched, or it is empty or not readable.
     """
+    if (own := added().get(name_or_path)) is not None:
+        if not own.exists():
+            raise ModelError(
+                f"the model {name_or_path!r} was added as a link to {own.readlink()}, where no file is",
+                hint=f"framewire models remove {name_or_path}",
+            )
+        return ModelFile(name_or_path, own, sha256_of(own))
     known = KNOWN.get(ALIASES.get(name_or_path, name_or_path))
     if known is None:
         return _file_at(name_or_path)
@@ -201,7 +168,7 @@ def _path_of(model: KnownModel) -> Path:
 
 def _addresses(model: KnownModel) -> list[str]:
     mirrors = os.environ.get("FRAMEWIRE_MODEL_MIRROR", "").split()
-    return [f"{mirror.rstrip('/')}/{model.file}" for mirror in mirrors] or [model.url]
+    return [f"{mirror.rstrip('/')}/{model.file}" for mirror in mirrors] or [model.url, *model.also]
 
 
 def _build_nanodet_g(path: Path, tarball: Path | None) -> None:
@@ -225,6 +192,12 @@ def _build_nanodet_g(path: Path, tarball: Path | None) -> None:
 
 
 def _file_at(text: str) -> ModelFile:
+    scheme, found, _ = text.partition("://")
+    if found:
+        # The rest may hold a password.
+        raise ModelError(
+            f"a model at a {scheme}:// address has no file here", hint="name a model, or the path of a file"
+        )
     path = Path(text).expanduser()
     looks_like_path = path.suffix != "" or "/" in text or path.exists()
     if not text or not looks_like_path:
@@ -244,11 +217,11 @@ def _file_at(text: str) -> ModelFile:
 
 
 def _unknown(name: str) -> ModelError:
-    names = [*ALIASES, *KNOWN]
+    names = [*ALIASES, *KNOWN, *added()]
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     return ModelError(
         f"there is no model {name!r}",
         hint=f"did you mean {' or '.join(near)}?"
         if near
-        else f"the names are {', '.join(names)}; or give a file",
+        else "framewire models list shows the names; or give a file",
     )

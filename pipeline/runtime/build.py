@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SourceError
 from pipeline.messages import ModelSpec
-from pipeline.runtime.plan import SourcePlan, WorkerPlan
+from pipeline.runtime.plan import CascadePlan, SourcePlan, WorkerPlan
 from pipeline.stages.base import MakePool, Stage
 from pipeline.stages.capture import CaptureStage
 from pipeline.stages.turns import Turns, waiting
@@ -20,6 +20,9 @@ from pipeline.transport.control import Doorbell, Ringer
 from pipeline.transport.ledger import Books
 from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
 from pipeline.transport.shm import PREFIX, Pools, SlotPool
+
+if TYPE_CHECKING:
+    from pipeline.tasks.cascade import Cascade
 
 __all__ = [
     "Builder",
@@ -156,6 +159,7 @@ class Builder:
                 threads=settings.threads,
                 input_size=settings.input_size,
                 batch=settings.batch,
+                precision=settings.precision,
             )
             return InferStage(runner=runner, make_pool=make_pool, batch=settings.batch)
         if name == "postprocess":
@@ -163,6 +167,8 @@ class Builder:
 
             return PostprocessStage(
                 ledger_of=self.books.of,
+                task=settings.task,
+                top_k=settings.top_k,
                 confidence=settings.confidence,
                 nms_iou=settings.nms_iou,
                 classes=settings.classes,
@@ -170,6 +176,7 @@ class Builder:
                 track_options=dict(settings.track_options),
                 update_interval_s=settings.update_interval_s,
                 lost_after_s=settings.lost_after_s,
+                cascades=[self._cascade(one) for one in settings.cascades],
                 check=self.pools.check,
             )
         from pipeline.sinks import build_sink
@@ -197,8 +204,17 @@ class Builder:
             ring=ring,
             sources=lambda: tuple(self.books.all()),
             run_id=self.plan.run_id,
+            task=settings.task,
             open_objects=Path(self.plan.run_dir) / "open-objects",
         )
+
+    def _cascade(self, plan: CascadePlan) -> Cascade:
+        from pipeline.models.base import build_runner, is_remote
+        from pipeline.tasks.cascade import Cascade
+
+        # On the CPU: crops are small and few, and the accelerator belongs to infer.
+        device = "auto" if is_remote(plan.model) else "cpu"
+        return Cascade(plan.name, build_runner(plan.model, device=device), **plan.options)
 
     def _capture(self, source: SourcePlan) -> CaptureStage:
         from pipeline.sources import build_source

@@ -9,7 +9,16 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["Peer", "RestartPolicy", "RunPlan", "Settings", "SinkPlan", "SourcePlan", "WorkerPlan"]
+__all__ = [
+    "CascadePlan",
+    "Peer",
+    "RestartPolicy",
+    "RunPlan",
+    "Settings",
+    "SinkPlan",
+    "SourcePlan",
+    "WorkerPlan",
+]
 
 
 class SourcePlan(msgspec.Struct, frozen=True):
@@ -39,6 +48,14 @@ class SinkPlan(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
+class CascadePlan(msgspec.Struct, frozen=True):
+    """A second model: its name, its file, and keyword arguments of `pipeline.tasks.cascade.Cascade`."""
+
+    name: str
+    model: str
+    options: dict[str, Any] = {}
+
+
 class Settings(msgspec.Struct, frozen=True):
     """What the stages are told.
 
@@ -47,7 +64,10 @@ class Settings(msgspec.Struct, frozen=True):
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt`` or ``openvino``.
         threads: Threads of one inference session.
         input_size: (width, height) for a model that leaves it open.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         preprocess: ``fast`` or ``exact``.
+        task: ``classify``, ``localize``, ``detect`` or ``tag``.
+        top_k: Most classes of one frame.
         confidence: Detections below it are dropped.
         nms_iou: IoU threshold of NMS; None for the head's own.
         classes: Labels to keep; None for all.
@@ -58,13 +78,17 @@ class Settings(msgspec.Struct, frozen=True):
         slots: Frames of one source that may be under way at once.
         in_flight: The same for a live source, where age counts.
         batch: Frames in one inference at most.
+        cascades: Second models that look at objects.
     """
 
     model: str
     device: str = "auto"
     threads: int = 1
     input_size: tuple[int, int] | None = None
+    precision: str = "auto"
     preprocess: Literal["fast", "exact"] = "fast"
+    task: Literal["classify", "localize", "detect", "tag"] = "detect"
+    top_k: int = 5
     confidence: float = 0.4
     nms_iou: float | None = None
     classes: tuple[str, ...] | None = None
@@ -75,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True):
     slots: int = 8
     in_flight: int = 2
     batch: int = 1
+    cascades: tuple[CascadePlan, ...] = ()
 
 
 class Peer(msgspec.Struct, frozen=True, array_like=True):

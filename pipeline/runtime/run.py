@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, FramewireError, SinkError
+from pipeline.models.threads import threads_for, usable_cores
 from pipeline.runtime.admin import AdminServer
 from pipeline.runtime.build import ledger_name
-from pipeline.runtime.plan import RestartPolicy, RunPlan, Settings, SinkPlan
+from pipeline.runtime.plan import CascadePlan, RestartPolicy, RunPlan, Settings, SinkPlan
 from pipeline.runtime.report import summarise
 from pipeline.runtime.rundir import RunDir, sweep
 from pipeline.runtime.sources import Sources, source_plan
@@ -70,13 +71,6 @@ class Finished:
     exit_code: int
 
 
-def _available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def auto_replicas(device: str, threads: int) -> int:
     """Replicas of ``infer`` when the config leaves it open.
 
@@ -85,26 +79,30 @@ def auto_replicas(device: str, threads: int) -> int:
     """
     if device not in ("auto", "cpu") or (device == "auto" and Path("/dev/nvidia0").exists()):
         return 1
-    return max(1, min(_MAX_AUTO_REPLICAS, _available_cores() // max(1, threads)))
+    return max(1, min(_MAX_AUTO_REPLICAS, math.floor(usable_cores().count) // max(1, threads)))
 
 
 def settings_of(config: Config, replicas: int) -> Settings:
     """What the stages are told."""
     batch = config.stages.infer.batch
     # What keeps the replicas busy in all, a batch in work and one ready behind it, shared among the sources.
+    tracked = config.track.algorithm != "none"
     share = -(-2 * replicas * batch // max(1, len(config.sources)))
     return Settings(
         model=config.model.name,
         device=config.model.device,
-        threads=config.model.threads or 1,
+        precision=config.model.precision,
+        threads=threads_for(config.model.threads, replicas=replicas).threads,
         input_size=config.model.input_size,
         preprocess=config.preprocess,
         confidence=config.model.confidence,
         nms_iou=config.model.nms_iou,
         classes=config.model.classes,
-        algorithm=config.track.algorithm,
-        # One window for both: what the tracker could still find again has not ended.
-        track_options={} if config.track.algorithm == "none" else {"lost_s": config.track.lost_after_s},
+        task=config.model.task,
+        top_k=config.model.top_k,
+        # One object needs no association.
+        algorithm="single" if config.model.task == "localize" and tracked else config.track.algorithm,
+        track_options=_track_options(config),
         update_interval_s=config.events.update_interval_s,
         lost_after_s=config.track.lost_after_s,
         # Two frames for each replica keep it busy, the rest covers the stages around it.
@@ -112,7 +110,18 @@ def settings_of(config: Config, replicas: int) -> Settings:
         # Of a live source one frame may wait while the others are in work: age is bounded by that.
         in_flight=replicas * batch + 1,
         batch=batch,
+        cascades=tuple(
+            CascadePlan(name, cascade.model, cascade.options()) for name, cascade in config.cascades.items()
+        ),
     )
+
+
+def _track_options(config: Config) -> dict[str, Any]:
+    # One window for both: what the tracker could still find again has not ended.
+    options = {} if config.track.algorithm == "none" else {"lost_s": config.track.lost_after_s}
+    if config.model.task == "localize" and options:
+        options["smoothing_s"] = config.track.smoothing_s
+    return options
 
 
 def placement_of(config: Config) -> Placement:
@@ -186,6 +195,12 @@ class Run:
         self._supervisor: Supervisor | None = None
         self._stop = ""
         self.out = Path(config.run.out) if config.run.out is not None else None
+
+    @property
+    def threads(self) -> str:
+        """How many threads each session of `infer` gets on a CPU, and why."""
+        replicas = (placement_of(self._config).replicas or {}).get("infer", 1)
+        return threads_for(self._config.model.threads, replicas=replicas).why
 
     @property
     def supervisor(self) -> Supervisor:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, SinkError
-from pipeline.messages import Detections, ModelSpec
+from pipeline.messages import Attribute, Classes, Detections, ModelSpec
 from pipeline.sinks.base import Publication, Resume
 from pipeline.sinks.records import label_of
 from pipeline.vision.draw import draw, warm_up
@@ -32,6 +32,8 @@ class _Tile:
     index: int
     bgr: NDArray[np.uint8]
     detections: Detections
+    classes: Classes | None
+    attributes: tuple[Attribute, ...]
     time: str
     worth: float
 
@@ -99,7 +101,10 @@ class ContactSheetSink:
         index = self._seen[item.header.source]
         self._seen[item.header.source] += 1
         found = item.result.detections
-        worth = float((found.scores**2).sum())
+        classes = item.result.classes
+        worth = float((found.scores**2).sum()) + sum(
+            score**2 for score in (classes.scores if classes else ())
+        )
         window = (item.header.source, index // self._every)
         if window in self._tiles and self._tiles[window].worth >= worth:
             return
@@ -115,7 +120,9 @@ class ContactSheetSink:
         factor = np.array([size[0] / width, size[1] / height] * 2, np.float32)
         moved = Detections(found.boxes_xyxy * factor, found.scores, found.class_ids, found.track_ids)
         time = _clock(item.header.pts_ns)
-        self._tiles[window] = _Tile(item.header.source, index, small, moved, time, worth)
+        self._tiles[window] = _Tile(
+            item.header.source, index, small, moved, classes, item.result.attributes, time, worth
+        )
         self._thin()
 
     def close(self) -> list[str]:
@@ -161,7 +168,7 @@ class ContactSheetSink:
         sheet = np.full((rows * step_y + _GAP, self._width, 3), _PAPER, np.uint8)
         for number, tile in enumerate(chosen):
             x, y = _GAP + number % self._columns * step_x, _GAP + number // self._columns * step_y
-            drawn = draw(tile.bgr, tile.detections, self._labels)
+            drawn = draw(tile.bgr, tile.detections, self._labels, tile.classes, tile.attributes)
             left = x + (self._tile_width - drawn.shape[1]) // 2
             sheet[y : y + drawn.shape[0], left : left + drawn.shape[1]] = drawn
             self._write_caption(sheet, tile, x + 2, y + high + 20)
@@ -170,6 +177,8 @@ class ContactSheetSink:
     def _write_caption(self, sheet: NDArray[np.uint8], tile: _Tile, x: int, y: int) -> None:
         counts = Counter(label_of(self._labels, class_id) for class_id in tile.detections.class_ids.tolist())
         objects = ", ".join(f"{n} {label}" for label, n in counts.most_common()) or "no objects"
+        if tile.classes is not None:
+            objects = ", ".join(label_of(self._labels, class_id) for class_id in tile.classes.class_ids[:1])
         # OpenCV 4 draws ASCII only.
         text = f"{tile.source}  {tile.time}  {objects}".encode("ascii", "replace").decode()
         font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5

@@ -8,13 +8,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.messages import Event, ModelSpec, Result
+from pipeline.analytics.tags import tags_of
+from pipeline.messages import Event, ModelSpec, Result, Task
 from pipeline.schemas import VERSION, topic
 
 __all__ = ["event_record", "frame_record", "iso_utc", "label_of", "topic"]
 
 _OPTIONAL = ("label", "track_id", "confidence", "top_confidence")
-_AFTER = ("duration_s", "frames", "state", "reason", "message", "model", "provider", "latency_ms")
+_AFTER = (
+    "duration_s",
+    "frames",
+    "attributes",
+    "state",
+    "reason",
+    "message",
+    "model",
+    "provider",
+    "latency_ms",
+)
 
 
 def iso_utc(seconds: float) -> str:
@@ -28,13 +39,14 @@ def label_of(labels: tuple[str, ...], class_id: int) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else f"class_{class_id}"
 
 
-def frame_record(result: Result, spec: ModelSpec, published_ns: int) -> dict[str, Any]:
+def frame_record(result: Result, spec: ModelSpec, published_ns: int, task: Task = "detect") -> dict[str, Any]:
     """Make the record of one published frame (schema ``framewire.frame/1``).
 
     Args:
         result: The result; boxes in pixels of the source frame.
         spec: The model: its labels, name and provider.
         published_ns: Monotonic time of publishing, on the clock of ``header.captured_ns``.
+        task: What the run does with each frame.
 
     Returns:
         Plain data. Pixels are rounded to 1/100, normalised coordinates to 1e-6, confidence to 1e-4 and
@@ -59,6 +71,15 @@ def frame_record(result: Result, spec: ModelSpec, published_ns: int) -> dict[str
         record["lost"] = result.lost
     record |= {"model": spec.name, "provider": spec.provider, "box_format": "xyxy"}
     record["detections"] = _detections(result, spec.labels)
+    if task != "detect":
+        record["task"] = task
+    if result.classes is not None:
+        record["classes"] = [
+            {"label": label_of(spec.labels, class_id), "class_id": class_id, "confidence": round(score, 4)}
+            for class_id, score in zip(result.classes.class_ids, result.classes.scores, strict=True)
+        ]
+    if task == "tag" and result.status == "ok":
+        record["tags"] = {"auto": tags_of(spec.labels, result.detections, result.classes)}
     latency: dict[str, Any] = {
         span.stage: {"wait": _ms(span.wait_ns), "service": _ms(span.service_ns)} for span in result.spans
     }
@@ -118,9 +139,9 @@ def _detections(result: Result, labels: tuple[str, ...]) -> list[dict[str, Any]]
     rows = zip(
         found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, strict=True
     )
-    records = []
+    records: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), score, class_id, track_id in rows:
-        record: dict[str, Any] = {
+        record = {
             "label": label_of(labels, class_id),
             "class_id": class_id,
             "confidence": round(score, 4),
@@ -132,6 +153,9 @@ def _detections(result: Result, labels: tuple[str, ...]) -> list[dict[str, Any]]
         if track_id >= 0:
             record["track_id"] = track_id
         records.append(record)
+    for one in result.attributes:
+        said = records[one.object].setdefault("attributes", {})
+        said[one.name] = {"label": one.label, "confidence": round(one.confidence, 4)}
     return records
 
 

@@ -81,7 +81,9 @@ class VideoSink:
         if bgr is None:
             return
         try:
-            video.write(item.header, draw(bgr, item.result.detections, self._labels))
+            found = item.result
+            drawn = draw(bgr, found.detections, self._labels, found.classes, found.attributes)
+            video.write(item.header, drawn)
         except (av.FFmpegError, OSError) as error:
             raise self._error(video.target, error) from error
 

@@ -1,22 +1,23 @@
-"""postprocess: raw outputs -> boxes in the source frame, NMS, tracks, life-cycle events; in order again."""
+"""postprocess: raw outputs -> what the task asks for, tracks, attributes and events; in order again."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from pipeline.analytics.lifecycle import ObjectLifecycle
-from pipeline.errors import ConfigError
-from pipeline.heads import load_head
-from pipeline.heads.base import Head
+from pipeline.errors import ModelError, StaleSlotError
 from pipeline.messages import (
+    Attribute,
+    Classes,
     Detections,
     EndOfStream,
     Event,
@@ -28,16 +29,19 @@ from pipeline.messages import (
     ModelSpec,
     Result,
     Span,
+    Task,
 )
 from pipeline.stages.ordering import InOrder
+from pipeline.tasks.cascade import Cascade, ObjectAttributes
+from pipeline.tasks.reading import Found, Reader
 from pipeline.tracking import build_tracker
 from pipeline.tracking.base import Tracker
 from pipeline.transport.base import ViewArray
 from pipeline.transport.ledger import Ledger
-from pipeline.vision.letterbox import to_source
-from pipeline.vision.nms import nms
 
 __all__ = ["PostprocessStage"]
+
+_log = logging.getLogger(__name__)
 
 _CACHE = 256
 
@@ -49,7 +53,7 @@ class _Decoded:
     header: FrameHeader
     spans: tuple[Span, ...]
     frame: Frame | None
-    detections: Detections
+    found: Found
     service_ns: int
     reason: str = ""
     lost: str = ""
@@ -63,6 +67,7 @@ class _Stream:
     order: InOrder[_Decoded | EndOfStream]
     tracker: Tracker
     lifecycle: ObjectLifecycle
+    attributes: ObjectAttributes
     resumed: bool
     epoch: int | None = None
     ended_at: int | None = None
@@ -70,18 +75,21 @@ class _Stream:
 
 
 class PostprocessStage:
-    """Decodes, suppresses, tracks.
+    """Decodes, selects, tracks.
 
     Args:
         ledger_of: Gives the books of a source.
+        task: What to do with each frame; see `pipeline.tasks.reading.Reader`.
         confidence: Detections below it are dropped.
         nms_iou: IoU above which the weaker of two boxes of a class goes; None for the head's own default.
         classes: Labels to keep; None for all.
         max_detections: Most objects in one frame.
+        top_k: Most classes of one frame.
         algorithm: Name of the tracker.
         track_options: Its options.
         update_interval_s: Shortest time between two ``update`` events of an object.
         lost_after_s: An object unseen for so long has ended.
+        cascades: Second models that look at the objects, not yet opened.
         check: Raises when a slot was recycled while it was read.
     """
 
@@ -91,52 +99,64 @@ class PostprocessStage:
         self,
         *,
         ledger_of: Callable[[str], Ledger],
+        task: Task = "detect",
         confidence: float = 0.4,
         nms_iou: float | None = None,
         classes: tuple[str, ...] | None = None,
         max_detections: int = 300,
+        top_k: int = 5,
         algorithm: str = "bytetrack",
         track_options: dict[str, Any] | None = None,
         update_interval_s: float = 1.0,
         lost_after_s: float = 2.0,
+        cascades: Sequence[Cascade] = (),
         check: Callable[..., None] = lambda *_: None,
     ) -> None:
         self._ledger_of = ledger_of
         self._confidence = confidence
-        self._nms_iou = nms_iou
-        self._classes = classes
-        self._max_detections = max_detections
+        self._make_reader = partial(
+            Reader,
+            task=task,
+            confidence=confidence,
+            nms_iou=nms_iou,
+            classes=classes,
+            max_detections=max_detections,
+            top_k=top_k,
+        )
         self._algorithm = algorithm
         self._track_options = track_options or {}
         self._update_interval_s = update_interval_s
         self._lost_after_s = lost_after_s
         self._check = check
+        self._cascades = tuple(cascades)
         self._spec: ModelSpec | None = None
-        self._head: Head | None = None
-        self._keep: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+        self._reader: Reader | None = None
         self._streams: dict[str, _Stream] = {}
 
     def open(self) -> None:
-        """Load the tracker's library now: it takes a second, which the first frame should not wait for."""
+        """Load the tracker's library and the cascades' models now: the first frame should not wait for them.
+
+        Raises:
+            ModelError: a cascade's model cannot be loaded.
+        """
         build_tracker(self._algorithm, **self._track_options)
+        for cascade in self._cascades:
+            cascade.open()
 
     def begin(self, spec: ModelSpec) -> None:
         """Load the head of this model.
 
         Raises:
-            ConfigError: a class to keep is not among the model's labels.
+            ConfigError: it cannot do the task, or a class to keep or to look at is not among its labels.
         """
         self._spec = spec
-        self._head = load_head(spec.family)
-        if self._classes is not None:
-            unknown = sorted(set(self._classes) - set(spec.labels))
-            if unknown:
-                near = get_close_matches(unknown[0], spec.labels, n=1)
-                raise ConfigError(
-                    f"the model {spec.name} has no class {', '.join(unknown)}",
-                    hint=f"did you mean {near[0]}?" if near else f"it knows {', '.join(spec.labels)}",
-                )
-            self._keep = np.array([label in self._classes for label in spec.labels])
+        self._reader = self._make_reader(spec)
+        for cascade in self._cascades:
+            cascade.check(spec.labels)
+        if spec.kind == "classifier" and self._algorithm != "none":
+            # Nothing moves: what is followed is which classes are there.
+            self._algorithm = "presence"
+            self._track_options = {k: v for k, v in self._track_options.items() if k == "lost_s"}
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``ModelOutput``, ``Lost`` and ``EndOfStream`` in, in any order -> ``Result`` in frame order."""
@@ -145,7 +165,7 @@ class PostprocessStage:
             stream = self._stream(message.source)
             if not stream.order.offer(message.seq, message):
                 yield from (sent for sent in stream.sent if isinstance(sent, EndOfStream))
-            yield from self._advance(stream)
+            yield from self._advance(stream, view)
             return
         if isinstance(message, ModelOutput):
             header = message.frame.header
@@ -163,15 +183,15 @@ class PostprocessStage:
             yield from (r for r in stream.sent if isinstance(r, Result) and r.header.seq == header.seq)
             return
         if isinstance(message, ModelOutput):
-            detections = self._decode(message, view)
+            found = self._decode(message, view)
             spent = time.monotonic_ns() - start_ns
-            decoded = _Decoded(header, message.spans, message.frame, detections, spent)
+            decoded = _Decoded(header, message.spans, message.frame, found, spent)
         else:
             decoded = _Decoded(
-                header, message.spans, message.frame, Detections.empty(), 0, message.reason, message.cause
+                header, message.spans, message.frame, _NOTHING, 0, message.reason, message.cause
             )
         stream.order.offer(header.seq, decoded)
-        yield from self._advance(stream)
+        yield from self._advance(stream, view)
 
     def tick(self) -> None:
         """Nothing to look for."""
@@ -181,7 +201,9 @@ class PostprocessStage:
         return {}
 
     def close(self) -> None:
-        """All state is in memory."""
+        """Free the models of the cascades."""
+        for cascade in self._cascades:
+            cascade.close()
 
     def _stream(self, source: str) -> _Stream:
         stream = self._streams.get(source)
@@ -200,53 +222,103 @@ class PostprocessStage:
             )
             # After a restart the numbering goes on where publish is, not where we were.
             first = ledger["next_publish"]
-            stream = _Stream(ledger, InOrder(first), tracker, lifecycle, resumed=first > 0)
+            attributes = ObjectAttributes(self._cascades, self._spec.labels)
+            stream = _Stream(ledger, InOrder(first), tracker, lifecycle, attributes, resumed=first > 0)
             self._streams[source] = stream
         return stream
 
-    def _decode(self, message: ModelOutput, view: ViewArray) -> Detections:
-        assert self._head is not None
-        assert self._spec is not None
-        raw = self._head.decode([view(blob) for blob in message.outputs], self._spec, self._confidence)
+    def _decode(self, message: ModelOutput, view: ViewArray) -> Found:
+        assert self._reader is not None
+        found = self._reader.read([view(blob) for blob in message.outputs], message.letterbox)
         self._check(*message.outputs)
-        if self._keep is not None and len(raw):
-            raw = raw.select(self._keep[raw.class_ids])
-        iou = self._head.nms_iou if self._nms_iou is None else self._nms_iou
-        if iou is not None and len(raw):
-            raw = raw.select(nms(raw.boxes_xyxy, raw.scores, raw.class_ids, iou, self._max_detections))
-        return Detections(to_source(raw.boxes_xyxy, message.letterbox), raw.scores, raw.class_ids)
+        return found
 
-    def _advance(self, stream: _Stream) -> Iterator[Message]:
+    def _advance(self, stream: _Stream, view: ViewArray) -> Iterator[Message]:
         for item in stream.order.ready():
             if isinstance(item, EndOfStream):
                 stream.ended_at = item.seq
-                events = stream.lifecycle.finish(item.reason, item.at)
+                events = self._ended(stream, item.reason, item.at)
                 done: Result | EndOfStream = msgspec.structs.replace(item, events=events)
             else:
-                done = self._result(stream, item, time.monotonic_ns())
+                done = self._result(stream, item, view)
             stream.sent.append(done)
             yield done
 
-    def _result(self, stream: _Stream, item: _Decoded, start_ns: int) -> Result:
-        header, detections = item.header, item.detections
+    def _result(self, stream: _Stream, item: _Decoded, view: ViewArray) -> Result:
+        start_ns = time.monotonic_ns()
+        header = item.header
         events: tuple[Event, ...] = ()
+        attributes: tuple[Attribute, ...] = ()
         if stream.epoch != header.epoch:
             if stream.epoch is not None:
-                events = stream.lifecycle.finish("epoch_changed", header.captured_at)
+                events = self._ended(stream, "epoch_changed", header.captured_at)
                 stream.tracker.reset()
+                stream.attributes.reset()
             stream.epoch = header.epoch
         failed = bool(item.reason or item.lost)
+        detections, classes = item.found.detections, item.found.classes
         if not failed:
             # A frame that failed tells the tracker nothing; it is not a frame without objects.
-            detections = stream.tracker.update(detections, header.pts_ns / 1e9)
+            at_s = header.pts_ns / 1e9
+            if classes is None:
+                detections = stream.tracker.update(detections, at_s)
+                attributes = self._attributes(stream, detections, item, view)
+                events += stream.lifecycle.update(header, detections, attributes)
+            else:
+                stays = stream.tracker.update(_whole_frame(header, classes, self._confidence), at_s)
+                events += tuple(map(_without_box, stream.lifecycle.update(header, stays)))
             stream.ledger["next_track_id"] = stream.tracker.next_id
-            events += stream.lifecycle.update(header, detections)
         end_ns = time.monotonic_ns()
         resumed, stream.resumed = stream.resumed, False
         service_ns = item.service_ns + end_ns - start_ns
         before_ns = item.spans[-1].end_ns if item.spans else header.captured_ns
         span = Span(self.name, max(0, end_ns - before_ns - service_ns), service_ns, end_ns)
         return Result(
-            header, (*item.spans, span), item.frame, "failed" if failed else "ok", detections,
-            item.reason, item.lost, events, resumed,
-        )  # fmt: skip
+            header,
+            (*item.spans, span),
+            item.frame,
+            "failed" if failed else "ok",
+            detections,
+            item.reason,
+            item.lost,
+            classes,
+            attributes,
+            events,
+            resumed,
+        )
+
+    def _ended(self, stream: _Stream, reason: str, at: float) -> tuple[Event, ...]:
+        events = stream.lifecycle.finish(reason, at)
+        assert self._spec is not None
+        return tuple(map(_without_box, events)) if self._spec.kind == "classifier" else events
+
+    def _attributes(
+        self, stream: _Stream, detections: Detections, item: _Decoded, view: ViewArray
+    ) -> tuple[Attribute, ...]:
+        """What cascades say of the objects; a crop that cannot be read costs its attribute, not the frame."""
+        if not self._cascades or item.frame is None:
+            return ()
+        frame = item.frame
+        try:
+            planes = tuple(view(blob) for blob in frame.pixels)
+            found = stream.attributes.update(detections, planes, frame.pixel_format, item.header.pts_ns / 1e9)
+            self._check(*frame.pixels)
+        except (ModelError, StaleSlotError) as error:
+            _log.warning("%s [%s]: no attributes for frame %d: %s", self.name, item.header.source,
+                         item.header.seq, error)  # fmt: skip
+            return ()
+        return found
+
+
+_NOTHING = Found(Detections.empty())
+
+
+def _whole_frame(header: FrameHeader, classes: Classes, confidence: float) -> Detections:
+    """Classes that are sure enough, as objects that fill the frame."""
+    sure = [pair for pair in zip(classes.class_ids, classes.scores, strict=True) if pair[1] >= confidence]
+    boxes = np.tile(np.array([0, 0, header.width, header.height], np.float32), (len(sure), 1))
+    return Detections(boxes, [score for _, score in sure], [class_id for class_id, _ in sure])
+
+
+def _without_box(event: Event) -> Event:
+    return msgspec.structs.replace(event, box_xyxy=None, box_normalized=None)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import FramewireError, StaleSlotError
-from pipeline.messages import EndOfStream, Event, Message, ModelSpec, Result
+from pipeline.messages import EndOfStream, Event, Message, ModelSpec, Result, Task
 from pipeline.sinks.base import Publication, Sink
 from pipeline.sinks.records import event_record, frame_record
 from pipeline.stages.base import STAGES
@@ -42,6 +42,7 @@ class PublishStage:
         pools: Where the frames lie; leases are returned here.
         ring: Told the name of a source when one of its slots came free.
         sources: Gives the names of all sources that the run has, or had.
+        task: What the run does with each frame.
         run_id: Id of the run, part of every event's id.
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
@@ -58,6 +59,7 @@ class PublishStage:
         ring: Callable[[str], None],
         sources: Callable[[], Sequence[str]],
         run_id: str,
+        task: Task = "detect",
         open_objects: Path | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
@@ -66,6 +68,7 @@ class PublishStage:
         self._ring = ring
         self._sources = sources
         self._run_id = run_id
+        self._task = task
         self._open_objects = open_objects
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
@@ -186,7 +189,7 @@ class PublishStage:
             except StaleSlotError:
                 return None
 
-        record = frame_record(result, self._spec, start_ns)
+        record = frame_record(result, self._spec, start_ns, self._task)
         events = tuple(msgspec.structs.replace(e, latency_ms=record["latency_ms"]) for e in events)
         numbered = self._numbered(ledger, "event", key, events)
         self._write(header.source, "event", key, Publication(header, record, numbered, picture, result))

@@ -16,6 +16,8 @@ __all__ = ["TRACKERS", "Tracker", "build_tracker"]
 TRACKERS = {
     "bytetrack": "pipeline.tracking.bytetrack:ByteTrack",
     "none": "pipeline.tracking.none:NoTracker",
+    "presence": "pipeline.tracking.presence:ClassPresence",
+    "single": "pipeline.tracking.single:SingleObject",
 }
 
 

@@ -1,4 +1,4 @@
-"""Boxes, labels and track ids on a frame. Importing this is cheap; the first drawing loads supervision."""
+"""Boxes, labels, track ids and classes on a frame. Cheap to import; the first drawing loads supervision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.messages import Detections
+from pipeline.messages import Attribute, Classes, Detections
 
 if TYPE_CHECKING:
     import supervision as sv
@@ -30,8 +31,14 @@ def warm_up() -> None:
     draw(blank, Detections([[2, 2, 8, 8]], [0.5], [0]), ("",))
 
 
-def draw(bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw objects on a copy of a frame: box, and ``car 0.87 #3`` for a car of track 3.
+def draw(
+    bgr: NDArray[np.uint8],
+    detections: Detections,
+    labels: Sequence[str],
+    classes: Classes | None = None,
+    attributes: Sequence[Attribute] = (),
+) -> NDArray[np.uint8]:
+    """Draw objects on a copy of a frame: box, and ``car 0.87 #3 red`` for a red car of track 3.
 
     The colour goes by track where there is one, so that an object keeps it, else by class.
     Lines and text grow with the frame.
@@ -40,11 +47,15 @@ def draw(bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) 
         bgr: The frame, uint8 (h, w, 3) BGR; not changed.
         detections: Boxes in pixels of this frame.
         labels: Class names by class id.
+        classes: Classes of the whole frame, written in its top left corner, best first.
+        attributes: What cascades say of the objects.
 
     Returns:
         uint8 (h, w, 3) BGR, memory of its own.
     """
     scene = np.array(bgr, order="C")
+    if classes is not None:
+        _write_classes(scene, classes, labels)
     if len(detections) == 0:
         return scene
     import supervision as sv  # 1 s and 118 MB, which only who draws should pay
@@ -62,13 +73,33 @@ def draw(bgr: NDArray[np.uint8], detections: Detections, labels: Sequence[str]) 
             detections.class_ids.tolist(), detections.scores.tolist(), tracks.tolist(), strict=True
         )
     ]
+    for one in attributes:
+        texts[one.object] += f" {one.label}"
     scene = boxes.annotate(scene, shown, custom_color_lookup=colours)
     return captions.annotate(scene, shown, texts, custom_color_lookup=colours)
 
 
 def _text(labels: Sequence[str], class_id: int, score: float, track: int) -> str:
-    name = labels[class_id] if 0 <= class_id < len(labels) else f"class_{class_id}"
-    return f"{name} {score:.2f} #{track}" if track >= 0 else f"{name} {score:.2f}"
+    text = f"{_name(labels, class_id)} {score:.2f}"
+    return f"{text} #{track}" if track >= 0 else text
+
+
+def _name(labels: Sequence[str], class_id: int) -> str:
+    return labels[class_id] if 0 <= class_id < len(labels) else f"class_{class_id}"
+
+
+def _write_classes(scene: NDArray[np.uint8], classes: Classes, labels: Sequence[str]) -> None:
+    """A line for each class, white on a dark ground, as large as captions are."""
+    short = min(scene.shape[:2])
+    scale, thick = min(max(short / 1000, 0.35), 1.5), max(1, round(short / 500))
+    y = gap = max(2, round(short / 180))
+    for class_id, score in zip(classes.class_ids, classes.scores, strict=True):
+        text = f"{_name(labels, class_id)} {score:.2f}"
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
+        cv2.rectangle(scene, (0, y - gap), (width + 2 * gap, y + height + base), (40, 40, 40), -1)
+        cv2.putText(scene, text, (gap, y + height), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thick,
+                    cv2.LINE_AA)  # fmt: skip
+        y += height + base + gap
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from pipeline.vision.boxes import Boxes, clip_xyxy
 
 __all__ = ["Mode", "Placement", "Rounding", "plan", "rounding_of", "to_input", "to_source"]
 
-Mode = Literal["center", "topleft", "stretch"]
+Mode = Literal["center", "topleft", "stretch", "crop"]
 Rounding = Literal["floor", "round"]
 
 
@@ -30,6 +30,8 @@ class Placement:
         y: Top edge.
         width: Width of the picture in the input, pixels, at least 1.
         height: Height of the picture in the input, at least 1.
+        region: Which part of the source is placed: left, top, width and height in pixels, the left and top
+            even, so that it cuts chroma planes between samples; None for all of it.
     """
 
     map: LetterboxMap
@@ -37,6 +39,7 @@ class Placement:
     y: int
     width: int
     height: int
+    region: tuple[int, int, int, int] | None = None
 
 
 def rounding_of(mode: Mode) -> Rounding:
@@ -49,7 +52,13 @@ def rounding_of(mode: Mode) -> Rounding:
 
 
 def plan(
-    width: int, height: int, input_width: int, input_height: int, mode: Mode, rounding: Rounding | None = None
+    width: int,
+    height: int,
+    input_width: int,
+    input_height: int,
+    mode: Mode,
+    rounding: Rounding | None = None,
+    crop: float = 1.0,
 ) -> Placement:
     """Place a source frame in a model input.
 
@@ -58,8 +67,10 @@ def plan(
         height: Source height in pixels, at least 1.
         input_width: Width of the model input in pixels, at least 1.
         input_height: Height of the model input in pixels, at least 1.
-        mode: ``center`` and ``topleft`` keep the aspect and leave padding; ``stretch`` fills the input.
+        mode: ``center`` and ``topleft`` keep the aspect and leave padding; ``stretch`` fills the input;
+            ``crop`` fills it with the middle of the frame, aspect kept.
         rounding: How the placed size becomes whole; None takes `rounding_of` the mode.
+        crop: For ``crop``: share of the frame's shorter side that is seen, over 0, at most 1.
 
     Returns:
         The placement; never outside the input and never without a pixel, however narrow the source.
@@ -69,11 +80,15 @@ def plan(
     """
     if min(width, height, input_width, input_height) < 1:
         raise ValueError(f"cannot place a {width}x{height} frame in a {input_width}x{input_height} input")
-    if mode not in ("center", "topleft", "stretch"):
-        raise ValueError(f"letterbox mode {mode!r} is none of center, topleft, stretch")
+    if mode not in ("center", "topleft", "stretch", "crop"):
+        raise ValueError(f"letterbox mode {mode!r} is none of center, topleft, stretch, crop")
+    if not 0 < crop <= 1:
+        raise ValueError(f"a crop of {crop} is no share over 0, at most 1")
     rounding = rounding or rounding_of(mode)
     if rounding not in ("floor", "round"):
         raise ValueError(f"rounding {rounding!r} is neither floor nor round")
+    if mode == "crop":
+        return _middle(width, height, input_width, input_height, crop)
     placed_w, placed_h = input_width, input_height
     ratio = min(input_height / height, input_width / width)
     if mode != "stretch":
@@ -89,6 +104,17 @@ def plan(
         scale_x = scale_y = ratio
     mapping = LetterboxMap(scale_x, scale_y, float(x), float(y), width, height)
     return Placement(mapping, x, y, placed_w, placed_h)
+
+
+def _middle(width: int, height: int, input_width: int, input_height: int, crop: float) -> Placement:
+    """The middle of the frame, as wide and as high as the input shows it."""
+    ratio = max(input_width / width, input_height / height) / crop
+    seen_w = min(max(round(input_width / ratio), 1), width)
+    seen_h = min(max(round(input_height / ratio), 1), height)
+    x, y = (width - seen_w) // 4 * 2, (height - seen_h) // 4 * 2
+    scale_x, scale_y = input_width / seen_w, input_height / seen_h
+    mapping = LetterboxMap(scale_x, scale_y, -x * scale_x, -y * scale_y, width, height)
+    return Placement(mapping, 0, 0, input_width, input_height, (x, y, seen_w, seen_h))
 
 
 def to_source(boxes_input_xyxy: Boxes, letterbox: LetterboxMap) -> NDArray[np.float32]:

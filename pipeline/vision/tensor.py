@@ -106,7 +106,7 @@ class TensorFiller:
         found = self._plans.get((width, height))
         if found is None:
             spec = self._spec
-            found = plan(width, height, spec.input_width, spec.input_height, spec.letterbox)
+            found = plan(width, height, spec.input_width, spec.input_height, spec.letterbox, crop=spec.crop)
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             self._plans[width, height] = found
@@ -138,6 +138,8 @@ class TensorFiller:
         if self._exact and pixel_format == "i420":
             planes, pixel_format = (planes_to_bgr(planes, pixel_format),), "bgr24"
         where = self.placement(width, height)
+        if where.region is not None:
+            planes = _cut(planes, where.region)
         hwc = out[0] if spec.input_layout == "nhwc" else out[0].transpose(1, 2, 0)
         self._write_padding(hwc, where)
         target = hwc[where.y : where.y + where.height, where.x : where.x + where.width]
@@ -201,6 +203,16 @@ class TensorFiller:
         if found is None or found.shape != shape:
             found = self._scratch[name] = np.zeros(shape, np.uint8)
         return found
+
+
+def _cut(planes: Sequence[Plane], region: tuple[int, int, int, int]) -> tuple[Plane, ...]:
+    """Views of a part of a frame; its left and top are even."""
+    x, y, width, height = region
+    cut = planes[0][y : y + height, x : x + width]
+    if len(planes) == 1:
+        return (cut,)
+    x, y, width, height = x // 2, y // 2, (width + 1) // 2, (height + 1) // 2
+    return (cut, *(plane[y : y + height, x : x + width] for plane in planes[1:]))
 
 
 def planes_to_bgr(planes: Sequence[Plane], pixel_format: PixelFormat) -> Plane:

@@ -230,19 +230,6 @@ def test_nanodet_gives_each_class_of_a_place_and_yolox_the_best() -> None:
     assert load_head("yolox").decode(raw, LAYOUTS["yolox"][0], 0.4).class_ids.tolist() == [0]
 
 
-def test_picodet_has_a_fourth_stride_that_need_not_divide_the_input() -> None:
-    spec = spec_of("nanodet")
-    counts = grid_counts(WIDTH, HEIGHT, (8, 16, 32, 64))
-    assert counts == [192, 48, 12, 4]
-    outputs = [np.zeros((1, count, CLASSES), np.float32) for count in counts]
-    outputs += [np.zeros((1, count, 4 * BINS), np.float32) for count in counts]
-    outputs[3][0, 3, 2] = 0.75  # last cell: centre (96, 96)
-    found = load_head("nanodet").decode(outputs, spec, 0.4)
-    # Equal weights of bins 0..7: the mean is 3.5 strides.
-    assert found.boxes_xyxy.tolist() == [[96 - 224, 96 - 224, 96 + 224, 96 + 224]]
-    assert found.class_ids.tolist() == [2]
-
-
 def test_yolox_refuses_boxes_that_are_decoded_already() -> None:
     truth, places = truth_of(3, 3)
     raw = encode_yolox(truth, places)
@@ -258,9 +245,9 @@ def test_an_unknown_family_lists_the_known() -> None:
         assert family in caught.value.hint
 
 
-def test_every_entry_of_the_table_loads_and_says_its_nms() -> None:
-    thresholds = {family: load_head(family).nms_iou for family in HEADS}
-    assert thresholds == {"yolox": 0.65, "nanodet": 0.5, "fake": None}
+def test_every_entry_of_the_table_loads() -> None:
+    heads = {family: callable(load_head(family).decode) for family in HEADS}
+    assert all(heads.values())
 
 
 def test_grid_points_run_row_by_row_and_are_read_only() -> None:

@@ -84,7 +84,7 @@ KNOWN: dict[str, tuple[Signature, str, dict[str, Any]]] = {
         signature({"input.1": (1, 3, 416, 416)}, dict(NANODET_M)),
         "nanodet",
         {
-            "letterbox": "topleft",
+            "letterbox": "center",
             "channels": "bgr",
             "mean": IMAGENET_BGR[0],
             "output_names": tuple(NANODET_M),
@@ -97,12 +97,12 @@ KNOWN: dict[str, tuple[Signature, str, dict[str, Any]]] = {
     ),
     "picodet": (
         signature({"image": (1, 3, 416, 416)}, dict(PICODET)),
-        "nanodet",
+        "picodet",
         {"letterbox": "stretch", "channels": "rgb", "output_names": tuple(PICODET)},
     ),
     "picodet, distances first": (
         signature({"image": (1, 3, 416, 416)}, dict([*PICODET.items()][4:] + [*PICODET.items()][:4])),
-        "nanodet",
+        "picodet",
         {"mean": IMAGENET_BGR[0][::-1], "output_names": tuple(PICODET)},
     ),
     "fake": (
@@ -113,30 +113,9 @@ KNOWN: dict[str, tuple[Signature, str, dict[str, Any]]] = {
 }
 
 REFUSED: dict[str, Signature] = {
-    "yolov8": signature({"images": (1, 3, 640, 640)}, {"output0": (1, 84, 8400)}),
-    "yolov5, three anchors": signature({"images": (1, 3, 640, 640)}, {"output0": (1, 25200, 85)}),
-    "yolov5 at 416": signature({"images": (1, 3, 416, 416)}, {"output0": (1, 10647, 85)}),
-    "yolov10, end to end": signature({"images": (1, 3, 640, 640)}, {"output0": (1, 300, 6)}),
     "yolox of another input size": signature({"images": (1, 3, 640, 640)}, {"output": (1, 3549, 85)}),
     "yolox of a free size": signature({"images": (1, 3, "h", "w")}, {"output": (1, 3549, 85)}),
-    "ssd": signature(
-        {"normalized_input_image_tensor": (1, 300, 300, 3)},
-        {
-            "TFLite_Detection_PostProcess": (1, 10, 4),
-            "TFLite_Detection_PostProcess:1": (1, 10),
-            "TFLite_Detection_PostProcess:2": (1, 10),
-            "TFLite_Detection_PostProcess:3": (1,),
-        },
-        "uint8",
-    ),
-    "deim": signature(
-        {"images": ("N", 3, 320, 320), "orig_target_sizes": ("M", 2)},
-        {"labels": ("a", "b"), "boxes": ("a", "b", 4), "scores": ("a", "b")},
-    ),
-    "classifier": signature({"input": ("batch_size", 3, 224, 224)}, {"output": ("batch_size", 1000)}),
     "ultraface": signature({"input": (1, 3, 240, 320)}, {"scores": (1, 4420, 2), "boxes": (1, 4420, 4)}),
-    "re-identification": signature({"input": ("batch", 3, 256, 128)}, {"output": ("batch", 512)}),
-    "nanodet-plus": signature({"data": (1, 3, 416, 416)}, {"output": (1, 3598, 112)}),
     "picodet without a level": signature(
         {"image": (1, 3, 416, 416)}, dict([*PICODET.items()][:3] + [*PICODET.items()][4:])
     ),
@@ -156,7 +135,9 @@ REFUSED: dict[str, Signature] = {
 def test_known_layouts(name: str) -> None:
     given, family, overrides = KNOWN[name]
     guesses = recognise(given)
-    assert [guess.family for guess in guesses] == [family]
+    assert guesses[0].family == family
+    # The lead that `describe` wants over a second family that has the same shapes.
+    assert all(guess.confidence <= guesses[0].confidence - 0.2 for guess in guesses[1:])
     for field, value in overrides.items():
         assert guesses[0].overrides[field] == value, field
     assert 0.5 <= guesses[0].confidence <= 1
@@ -169,8 +150,8 @@ def test_known_layouts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_layouts_that_no_head_decodes(name: str) -> None:
-    assert recognise(REFUSED[name]) == []
+def test_layouts_that_no_head_is_sure_of(name: str) -> None:
+    assert [guess.family for guess in recognise(REFUSED[name]) if guess.confidence >= 0.5] == []
 
 
 def test_a_less_usual_name_lowers_the_confidence() -> None:
@@ -190,13 +171,11 @@ REAL = {
     "yolox-derived/yolox_nano_416_fp16.onnx": "yolox",
     "default/nanodet_g_416_int8.onnx": "nanodet",
     "nanodet_m_416.onnx": "nanodet",
-    "picodet_s_416.onnx": "nanodet",
-    "yolox-derived/yolox_nano_640_v8style.onnx": None,
-    "ssd_mobilenet_v1_coco_300_qdq.onnx": None,
-    "deimv2_atto_320.onnx": None,
+    "picodet_s_416.onnx": "picodet",
+    "yolox-derived/yolox_nano_640_v8style.onnx": "yolov8",
+    "ssd_mobilenet_v1_coco_300_qdq.onnx": "ssd",
     "ultraface_RFB-320.onnx": None,
     "ultraface_RFB-320_rawoffsets.onnx": None,
-    "classifier/mobilenetv2_dynint8.onnx": None,
     "reid/osnet_x0_25_msmt17.onnx": None,
     "reid/person-reidentification-retail-0288.onnx": None,
 }
@@ -225,10 +204,19 @@ def signature_of(session: Any) -> Signature:
 @pytest.mark.parametrize("name", REAL)
 def test_real_files(name: str) -> None:
     guesses = recognise(signature_of(open_model(name)))
-    assert [guess.family for guess in guesses] == ([REAL[name]] if REAL[name] else [])
+    sure = [guess.family for guess in guesses if guess.confidence >= 0.5]
+    assert sure == ([REAL[name]] if REAL[name] else [])
 
 
-@pytest.mark.parametrize("name", [name for name, family in REAL.items() if family])
+#: It names no `bus` by the id of COCO's 80 classes, and its boxes are read in `tests/heads/test_ssd.py`.
+OTHER_CLASSES = "ssd_mobilenet_v1_coco_300_qdq.onnx"
+#: Its pixels are YOLOX's, which no graph of this layout has; see `tests/heads/test_yolo_real.py`.
+ODD_INPUT = "yolox-derived/yolox_nano_640_v8style.onnx"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, family in REAL.items() if family and name not in (ODD_INPUT, OTHER_CLASSES)]
+)
 def test_real_files_find_the_bus(name: str) -> None:
     cv2 = pytest.importorskip("cv2")
     session = open_model(name)
@@ -243,8 +231,8 @@ def test_real_files_find_the_bus(name: str) -> None:
     head = load_head(spec.family)
     outputs = session.run(list(spec.output_names), {session.get_inputs()[0].name: tensor})
     found = head.decode(outputs, spec, 0.4)
-    assert head.nms_iou is not None
-    found = found.select(nms(found.boxes_xyxy, found.scores, found.class_ids, head.nms_iou))
+    assert spec.nms_iou is not None
+    found = found.select(nms(found.boxes_xyxy, found.scores, found.class_ids, spec.nms_iou))
     boxes = to_source(found.boxes_xyxy, letterbox)
     bus = boxes[found.class_ids == 5]
     assert len(bus) == 1

@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ModelError
+from pipeline.heads import families
 from pipeline.models import store
-from pipeline.models.store import ALIASES, EMBEDDED_PATH, KNOWN, cache_dir, cached, pull, resolve
+from pipeline.models.cards import card_of, check_card
+from pipeline.models.store import (
+    ALIASES,
+    EMBEDDED_PATH,
+    KNOWN,
+    added,
+    added_dir,
+    cache_dir,
+    cached,
+    known_card,
+    pull,
+    resolve,
+)
 from tests.models.http_server import Served, serving
 
 BODY = b"not a network, but a file" * 1000
@@ -37,18 +50,44 @@ def small(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_table_is_sound() -> None:
-    assert list(KNOWN) == [
-        "nanodet-g-int8", "nanodet-g", "yolox-nano", "yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x",
-    ]  # fmt: skip
+    assert list(KNOWN)[:3] == ["nanodet-g-int8", "nanodet-g", "yolox-nano"]
     assert set(ALIASES.values()) <= set(KNOWN)
+    assert not set(ALIASES) & set(KNOWN)
+    assert ALIASES["default"] == "nanodet-g-int8"
+    assert KNOWN[ALIASES["default-classifier"]].task == "classify"
     assert len({model.file for model in KNOWN.values()}) == len(KNOWN)
-    for model in KNOWN.values():
-        assert model.licence == "Apache-2.0"
-        assert (model.origin == "download") == bool(model.url) == bool(model.sha256)
-        if model.url:
-            assert model.url.startswith("https://")
-            assert model.url.endswith("/" + model.file)
-            assert re.fullmatch("[0-9a-f]{64}", model.sha256)
+    assert len({model.sha256 for model in KNOWN.values() if model.sha256}) == len(KNOWN) - 2
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_known_model_is_sound(name: str) -> None:
+    model = KNOWN[name]
+    assert model.name == name
+    assert model.licence in ("Apache-2.0", "MIT")
+    assert model.bytes > 100_000
+    assert (model.origin == "download") == bool(model.url) == bool(model.sha256)
+    for url in (model.url, *model.also) if model.url else ():
+        assert re.fullmatch(
+            r"https://(github\.com|huggingface\.co|media\.githubusercontent\.com)/\S+\.onnx", url
+        )
+    assert not model.sha256 or re.fullmatch("[0-9a-f]{64}", model.sha256)
+    assert model.family in families()
+    assert (model.task == "classify") == (model.family == "classifier")
+    card = check_card(dict(model.card), name)
+    assert card.get("family", model.family) == model.family
+    assert (card.get("input_width", model.size[0]), card.get("input_height", model.size[1])) == model.size
+    assert (card.get("kind") == "classifier") == (model.task == "classify")
+
+
+def test_the_card_of_a_known_model_goes_with_its_file(tmp_path: Path) -> None:
+    path = cache_dir() / "models" / KNOWN["efficientnet-lite4"].file
+    path.parent.mkdir(parents=True)
+    assert card_of(path)["std"] == [128, 128, 128]
+    path.with_name(path.name + ".json").write_text('{"std": [1, 1, 1]}')
+    assert card_of(path)["std"] == [1, 1, 1]
+    assert card_of(path)["family"] == "classifier"
+    assert card_of(tmp_path / path.name) == {}
+    assert known_card(EMBEDDED_PATH) == {}
 
 
 @pytest.mark.parametrize(
@@ -99,8 +138,9 @@ def test_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("yolox-nanoo", "no model 'yolox-nanoo'", "did you mean yolox-nano"),
         ("Default", "no model 'Default'", "did you mean default"),
-        ("zzz", "no model 'zzz'", "the names are default, nanodet-g-int8"),
-        ("", "no model ''", "the names are"),
+        ("zzz", "no model 'zzz'", "framewire models list shows the names"),
+        ("", "no model ''", "framewire models list"),
+        ("oip://me:secret@server/yolo", "a model at a oip:// address has no file here", "name a model"),
         ("nowhere/zzz", "no model file nowhere/zzz", "models list"),
         ("zzz.onnx", "no model file zzz.onnx", "models list"),
         (".", "is a folder", "name the .onnx file"),
@@ -113,6 +153,29 @@ def test_what_is_not_there(
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
         resolve(given)
     assert hint in caught.value.hint
+    assert "secret" not in str(caught.value)
+
+
+def test_added_models_come_before_the_known_ones(tmp_path: Path) -> None:
+    assert added() == {}
+    added_dir().mkdir(parents=True)
+    (added_dir() / "v1.5.onnx").write_bytes(BODY)
+    (added_dir() / "yolox-s.onnx").symlink_to(tmp_path / "elsewhere")
+    assert list(added()) == ["v1.5", "yolox-s"]
+    file = resolve("v1.5", fetch_missing=False)
+    assert (file.name, file.path) == ("v1.5", added_dir() / "v1.5.onnx")
+    with pytest.raises(ModelError, match=f"a link to {tmp_path}/elsewhere, where no file is") as caught:
+        resolve("yolox-s")
+    assert caught.value.hint == "framewire models remove yolox-s"
+    (tmp_path / "elsewhere").write_bytes(BODY)
+    assert resolve("yolox-s").sha256 == file.sha256
+
+
+def test_second_address_when_the_first_fails(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Served(BODY, statuses=[404])) as one, serving(Served(BODY)) as two:
+        model = replace(KNOWN[small], url=one.url, also=(two.url,))
+        monkeypatch.setitem(store.KNOWN, small, model)
+        assert resolve(small).path.read_bytes() == BODY
 
 
 def test_empty_file(tmp_path: Path) -> None:

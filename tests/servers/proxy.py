@@ -83,7 +83,8 @@ class TcpProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        self._waker.send(b"!")
+        with contextlib.suppress(OSError):  # traffic may have woken the thread first, and it has gone
+            self._waker.send(b"!")
         self._thread.join()
 
     def url(self, url: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schemas
-from pipeline.messages import Detections
+from pipeline.messages import Attribute, Classes, Detections, Task
 from pipeline.schemas import parse_topic
 from pipeline.sinks.records import event_record, frame_record, iso_utc, topic
 from tests.sinks.builders import MS, SPEC, make_event, make_header, make_result
@@ -196,3 +196,47 @@ def test_any_names_come_back_from_a_topic(source: str, label: str) -> None:
     text = topic(source, "start", label)
     assert parse_topic(text) == (source, "start", label)
     assert text.count("/") == (4 if label else 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "expected"),
+    [
+        pytest.param("detect", {}, {}, id="objects only"),
+        pytest.param("localize", {}, {"task": "localize"}, id="one object"),
+        pytest.param(
+            "tag", {}, {"task": "tag", "tags": {"auto": {"car": 87, "person": 50}}}, id="tags of objects"
+        ),
+        pytest.param(
+            "classify",
+            {"detections": Detections.empty(), "classes": Classes((2,), (0.91234,))},
+            {"task": "classify", "classes": [{"label": "car", "class_id": 2, "confidence": 0.9123}]},
+            id="classes",
+        ),
+        pytest.param(
+            "tag",
+            {"status": "failed", "reason": "no", "detections": Detections.empty()},
+            {"task": "tag"},
+            id="a frame that failed has no tags, not even none",
+        ),
+    ],
+)
+def test_what_a_task_adds(task: Task, changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    record = plain(frame_record(make_result(make_header(), **changes), SPEC, 0, task))
+    FRAME.validate(record)
+    assert {key: record[key] for key in ("task", "tags", "classes") if key in record} == expected
+
+
+def test_attributes_belong_to_their_object() -> None:
+    said = (Attribute(1, "colour", "red", 0.912345), Attribute(1, "bag", "none", 0.5))
+    record = plain(frame_record(make_result(make_header(), attributes=said), SPEC, 0))
+    FRAME.validate(record)
+    assert "attributes" not in record["detections"][0]
+    assert record["detections"][1]["attributes"] == {
+        "colour": {"label": "red", "confidence": 0.9123},
+        "bag": {"label": "none", "confidence": 0.5},
+    }
+    event = plain(
+        event_record(make_event(attributes={"colour": {"label": "red", "confidence": 0.9}}), 0, "run")
+    )
+    EVENT.validate(event)
+    assert event["attributes"] == {"colour": {"label": "red", "confidence": 0.9}}

@@ -175,7 +175,7 @@ def test_none_and_bad_options() -> None:
     assert tracker.update(frame, 0.0) is frame
     tracker.reset()
     assert tracker.next_id == 3
-    assert set(TRACKERS) == {"bytetrack", "none"}
+    assert set(TRACKERS) == {"bytetrack", "none", "presence", "single"}
     with pytest.raises(ConfigError) as caught:
         build_tracker("bytetracker")
     assert "bytetrack?" in caught.value.hint

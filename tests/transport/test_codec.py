@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pipeline.errors import MessageError
 from pipeline.messages import (
     WIRE_VERSION,
+    Attribute,
     Blob,
+    Classes,
     Clock,
     Detections,
     EndOfStream,
@@ -76,9 +78,11 @@ def detections(draw: st.DrawFn) -> Detections:
     return Detections(column(_f32, 4), column(_f32), column(ids), tracks)
 
 
+classes = st.builds(Classes, st.lists(_count).map(tuple), st.lists(_real).map(tuple))
+attributes = st.lists(st.builds(Attribute, _count, _text, _text, _real), max_size=2).map(tuple)
 results = st.builds(
     Result, headers, spans, st.none() | frames, st.sampled_from(["ok", "failed"]), detections(),
-    _text, _text, events, st.booleans(),
+    _text, _text, st.none() | classes, attributes, events, st.booleans(),
 )  # fmt: skip
 messages: st.SearchStrategy[Message] = st.one_of(
     frames,

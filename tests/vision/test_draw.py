@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.messages import Detections
+from pipeline.messages import Attribute, Classes, Detections
 from pipeline.vision.draw import draw
 
 GREY = 90
@@ -90,3 +90,19 @@ def test_boxes_beyond_the_frame_and_odd_ids_are_drawn_without_failing(
 def test_importing_it_does_not_load_supervision() -> None:
     code = "import sys, pipeline.vision.draw; sys.exit('supervision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_classes_are_written_in_the_corner_and_stay_in_the_frame() -> None:
+    one = (draw(grey(), Detections.empty(), LABELS, Classes((2,), (0.9,))) != GREY).any(axis=2)
+    two = (draw(grey(), Detections.empty(), LABELS, Classes((2, 7), (0.9, 0.1))) != GREY).any(axis=2)
+    assert one[2:16, 2:60].any()
+    assert not one[40:].any()
+    assert two.sum() > 1.5 * one.sum()
+    draw(grey(20, 8), Detections.empty(), LABELS, Classes((0, 1, 2), (0.5, 0.3, 0.2)))
+
+
+def test_an_attribute_makes_the_caption_longer() -> None:
+    found = Detections([[40, 120, 120, 200]], [0.87], [2], [3])
+    plain = draw(grey(), found, LABELS)
+    said = draw(grey(), found, LABELS, attributes=[Attribute(0, "colour", "red", 0.9)])
+    assert (said != GREY).any(axis=2).sum() > (plain != GREY).any(axis=2).sum()

@@ -1,0 +1,43 @@
+"""Wire types: what stages say to each other. Frozen msgspec Structs, nothing heavier than numpy.
+
+Coordinates are pixels of the source frame unless a name says otherwise; boxes are ``xyxy`` with
+exclusive ``x2, y2``. Times ending in ``_ns`` are integers; ``captured_ns`` is the monotonic clock of
+the capturing host, which all processes of one host share.
+
+A frame's way through the stages is ``Frame -> ModelInput -> ModelOutput -> Result``; each carries the
+same `FrameHeader`, so that joins are by ``(source, epoch, seq)`` and never by "latest".
+"""
+
+from __future__ import annotations
+
+from pipeline.messages.events import Event
+from pipeline.messages.found import Attribute, Classes, Detections
+from pipeline.messages.frames import Blob, Clock, FrameHeader, LetterboxMap, Span, State, Status
+from pipeline.messages.specs import ModelSpec, Task
+from pipeline.messages.steps import EndOfStream, Frame, Lost, Message, ModelInput, ModelOutput, Result
+
+__all__ = [
+    "WIRE_VERSION",
+    "Attribute",
+    "Blob",
+    "Classes",
+    "Clock",
+    "Detections",
+    "EndOfStream",
+    "Event",
+    "Frame",
+    "FrameHeader",
+    "LetterboxMap",
+    "Lost",
+    "Message",
+    "ModelInput",
+    "ModelOutput",
+    "ModelSpec",
+    "Result",
+    "Span",
+    "State",
+    "Status",
+    "Task",
+]
+
+WIRE_VERSION = 1

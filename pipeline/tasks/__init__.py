@@ -1,0 +1,1 @@
+"""What is done with a frame: classify, localize, detect or tag. In-process, without stages or sockets."""
