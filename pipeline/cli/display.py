@@ -93,9 +93,8 @@ class Display:
         if run.supervisor.running and not self._announced and spec is not None:
             self._announced = True
             size = f"{spec.input_width}x{spec.input_height}"
-            self.say(f"model {spec.name} ({spec.family} {size}) on {spec.provider}", "dim")
-            if spec.provider == "CPUExecutionProvider":
-                self.say(f"threads: {run.threads}", "dim")
+            threads = f", {run.threads}" if spec.provider == "CPUExecutionProvider" else ""
+            self.say(f"model {spec.name} ({spec.family} {size}) on {spec.provider}{threads}", "dim")
         now = time.monotonic()
         lines = []
         for at in run.progress():

@@ -198,9 +198,11 @@ class Run:
 
     @property
     def threads(self) -> str:
-        """How many threads each session of `infer` gets on a CPU, and why."""
+        """How many threads the sessions of `infer` get on a CPU: ``1 thread in each of 2 sessions``."""
         replicas = (placement_of(self._config).replicas or {}).get("infer", 1)
-        return threads_for(self._config.model.threads, replicas=replicas).why
+        count = threads_for(self._config.model.threads, replicas=replicas).threads
+        words = "1 thread" if count == 1 else f"{count} threads"
+        return words if replicas == 1 else f"{words} in each of {replicas} sessions"
 
     @property
     def supervisor(self) -> Supervisor:
@@ -322,6 +324,7 @@ class Run:
         sources = [
             source_plan(name, source, realtime=config.run.realtime) for name, source in config.sources.items()
         ]
+        log.info("threads of infer: %s", threads_for(config.model.threads, replicas=replicas).why)
         workers = plan_workers(
             run_id=rundir.run_id,
             run_dir=str(rundir.path),
