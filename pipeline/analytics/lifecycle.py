@@ -183,7 +183,7 @@ class ObjectLifecycle:
             pts_ns=header.pts_ns,
             epoch=header.epoch,
             seq=header.seq,
-            label=self._labels[class_id] if 0 <= class_id < len(self._labels) else f"class {class_id}",
+            label=self._labels[class_id] if 0 <= class_id < len(self._labels) else f"class_{class_id}",
             track_id=item.track_id,
             confidence=item.score,
             top_confidence=item.top,

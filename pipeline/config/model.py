@@ -328,6 +328,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _smoothing_fits(self) -> Self:
+        alone, followed = self.model.task == "localize", self.track.algorithm != "none"
+        if self.track.smoothing_s > 0 and not (alone and followed):
+            which = (
+                "track.algorithm none follows nothing" if alone else "only localize follows a single object"
+            )
+            raise ValueError(f"has track.smoothing_s, but {which}; leave it out, or change the other")
+        return self
+
+    @model_validator(mode="after")
     def _groups_fit(self) -> Self:
         seen: set[str] = set()
         for group in self.groups:

@@ -86,11 +86,13 @@ def guess_raw(signature: Signature, picture: InputFormat) -> Guess | None:
     if own is not None:
         return Guess("detr", overrides | own[0], 1.0, "its metadata say so: RF-DETR", columns, own[1])
     # Without a known name, other families' boxes look the same: only values speak for it.
-    confidence = (0.95 if seen else 0.85) if whose else (0.6 if seen else 0.4)
+    confidence = (
+        (0.95 if seen else 0.85) if whose else (0.6 if seen and not _upright(signature, boxes) else 0.4)
+    )
     why = f"boxes and {columns or '?'} scores of {queries or '?'} queries, {kind}"
     why += f", named as of {whose}" if whose else ""
     if not sure:
-        confidence -= 0.4 if whose else 0.1
+        confidence = min(confidence - (0.4 if whose else 0.1), 0.45)
         why += " perhaps: whether a softmax or a sigmoid belongs to them, nothing tells"
     return Guess("detr", overrides, round(confidence, 2), why, max(columns - (kind == "softmax"), 0))
 
@@ -149,8 +151,9 @@ def _seen(signature: Signature, boxes: TensorInfo, scores: TensorInfo) -> str:
     """What the values of a test picture are; empty without values.
 
     Returns:
-        ``probabilities``, ``logits``, ``nothing`` (logits whose last column wins nearly everywhere), or
-        ``other``: no outputs of this family.
+        ``probabilities``, ``logits``, ``nothing`` (logits whose last column wins nearly everywhere),
+        ``unclear`` (it wins, but a sigmoid would make nothing of it either), or ``other``: no outputs of this
+        family.
     """
     shares, values = signature.samples.get(boxes.name), signature.samples.get(scores.name)
     if shares is None or values is None or not shares.size or not values.size:
@@ -162,17 +165,28 @@ def _seen(signature: Signature, boxes: TensorInfo, scores: TensorInfo) -> str:
     wide = values.astype(np.float64)
     weights = np.exp(wide - wide.max(axis=-1, keepdims=True))
     last = weights[..., -1] / weights.sum(axis=-1)
-    return "nothing" if float(np.mean(last > 0.5)) >= 0.8 else "logits"
+    if wide.shape[-1] < 2 or float(np.mean(last > 0.5)) < 0.8:
+        return "logits"
+    # Of few classes with a sigmoid each, the last one may win everywhere as well, but at low logits.
+    return "nothing" if float(np.median(wide[..., -1])) > 0 else "unclear"
+
+
+def _upright(signature: Signature, boxes: TensorInfo) -> bool:
+    """Whether all boxes could as well be corners, which lie right of and below each other."""
+    corners = signature.samples.get(boxes.name)
+    return corners is not None and bool((corners[..., 2:] >= corners[..., :2]).mean() >= 0.99)
 
 
 def _kind(seen: str, columns: int, queries: int, whose: str) -> tuple[str, bool]:
     """Which of `SCORES` they are, and whether that is sure."""
     if seen == "probabilities":
         return "probabilities", True
-    if whose.startswith("RF-DETR") or columns in (_COCO, _COCO_IDS):
-        return "sigmoid", True
+    if whose.startswith("RF-DETR") or columns in (1, _COCO, _COCO_IDS):
+        return "sigmoid", True  # with one column no class would be left beside "no object"
     if seen == "nothing" or columns == _COCO_IDS_NONE:
         return "softmax", True
+    if seen == "unclear":
+        return ("softmax" if queries == 100 else "sigmoid"), False
     if seen == "logits" or queries == 300:
         # A trained DETR sees no object in noise; and its queries are 100.
         return "sigmoid", True

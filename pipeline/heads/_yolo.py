@@ -68,6 +68,8 @@ def table_of(signature: Signature) -> tuple[TensorInfo, int] | None:
     masks = [one for one in others if len(one.shape) == 4]
     if len(tables) != 1 or len(masks) > 1 or any(len(one.shape) not in (4, 5) for one in others):
         return None
+    if masks and 1 in masks[0].shape[2:]:
+        return None  # boxes (1, n, 1, 4), as of YOLOv4, are no picture
     if not all(isinstance(size, int) for size in tables[0].shape[1:]):
         return None
     count = masks[0].shape[1] if masks else 0
@@ -187,10 +189,10 @@ def class_column(values: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.int
     """Class ids that stand as floats in a table, int64 (k,).
 
     Raises:
-        ModelError: one is not whole, or negative.
+        ModelError: one is not whole, or negative, or more than 31 bits hold.
     """
     ids = np.rint(values)
-    if len(ids) and (float(np.abs(values - ids).max()) > 1e-3 or float(ids.min()) < 0):
+    if len(ids) and (float(np.abs(values - ids).max()) > 1e-3 or not 0 <= ids.min() <= ids.max() < 2**31):
         raise ModelError(
             f"model {spec.name!r} has numbers that are no class ids where the {spec.family} head reads them",
             hint="name the right family in its card: others order their columns differently",

@@ -6,6 +6,7 @@ no I/O, no state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -38,6 +39,12 @@ __all__ = [
 
 #: The best detections that a head hands on; NMS keeps far fewer.
 TOP_K = 1000
+#: Products and differences of a few such numbers stay within float32. Masked logits are lower (-3.4e38).
+_GREATEST = 1e30
+#: Pixels; areas of such boxes stay within float32. No box of an object is as far away.
+_FARTHEST = 1e9
+#: No class id is as high; the least number that int32 does not hold.
+_TOO_MANY = 2**31
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,8 @@ def as_frame(
         spec: The model, for errors.
 
     Returns:
-        float32 of that shape; a view where the output is float32 already.
+        float32 of that shape, cut to ±1e30 so that no sum of a few overflows; a view where the output is
+        float32 already and within.
 
     Raises:
         ModelError: the shape or type differs, or a number is not finite.
@@ -257,13 +265,17 @@ def as_frame(
             hint="framewire models inspect FILE shows what the file holds and which families fit",
         )
     frame = np.asarray(output[0], np.float32)
+    if not frame.size:
+        return frame
     # The extremes carry every NaN and infinity, and cost a tenth of isfinite over all.
-    if frame.size and not (np.isfinite(frame.max()) and np.isfinite(frame.min())):
+    low, high = float(frame.min()), float(frame.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ModelError(
             f"output {what!r} of model {spec.name!r} holds NaN or infinity",
             hint="the file is damaged, or float16 overflows: try the float32 file",
         )
-    return frame
+    within = low >= -_GREATEST and high <= _GREATEST
+    return frame if within else np.clip(frame, -_GREATEST, _GREATEST)
 
 
 def as_ids(
@@ -281,12 +293,11 @@ def as_ids(
         int64 of that shape.
 
     Raises:
-        ModelError: the shape differs, or a number is not whole.
+        ModelError: the shape differs, or a number is not whole, or more than 31 bits hold.
     """
-    if output.dtype.kind in "iu":
-        return as_frame(output.astype(np.float32), what, shape, spec).astype(np.int64)
-    values = as_frame(output, what, shape, spec)
-    if values.size and float(np.abs(values - np.rint(values)).max()) > 1e-3:
+    values = as_frame(output.astype(np.float32) if output.dtype.kind in "iu" else output, what, shape, spec)
+    off = float(np.abs(values - np.rint(values)).max(initial=0.0))
+    if off > 1e-3 or float(np.abs(values).max(initial=0.0)) >= _TOO_MANY:
         raise ModelError(
             f"output {what!r} of model {spec.name!r} holds numbers that are no class ids",
             hint="name the right family, or the outputs in their right order (output_names)",
@@ -358,16 +369,27 @@ def top_detections(
     """The best ``limit`` as `Detections`, by descending score, equal scores in the order given.
 
     Raises:
-        ModelError: a box is not finite, so the outputs were no boxes of this family.
+        ModelError: a box is not finite or absurdly far away, so the outputs were no boxes of this family; or
+            a class has no label.
     """
     if limit == 1 and len(scores):
         order = np.array([scores.argmax()])
     else:
         order = np.argsort(-scores, kind="stable")[:limit]
-    try:
-        return Detections(boxes_xyxy[order], np.minimum(scores[order], np.float32(1.0)), class_ids[order])
-    except ValueError as error:
+    boxes, class_ids = boxes_xyxy[order], class_ids[order]
+    if not len(order):
+        return Detections.empty()
+    least, most = int(class_ids.min()), int(class_ids.max())
+    if least < 0 or (spec.labels and most >= len(spec.labels)):
+        odd = least if least < 0 else most
         raise ModelError(
-            f"model {spec.name!r} decodes to boxes that are not finite as {spec.family}: {error}",
+            f"model {spec.name!r} finds class {odd}, and has {len(spec.labels)} labels",
+            hint='give all of them in its card: {"labels": ["person", ...]}, or name the right family',
+        )
+    farthest = float(np.abs(boxes).max())
+    if not farthest <= _FARTHEST:  # NaN is not, either
+        raise ModelError(
+            f"model {spec.name!r} decodes to boxes that reach {farthest:.4g} pixels as {spec.family}",
             hint="name the right family for this file",
-        ) from error
+        )
+    return Detections(boxes, np.minimum(scores[order], np.float32(1.0)), class_ids)

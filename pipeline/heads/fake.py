@@ -18,6 +18,7 @@ from pipeline.heads.base import (
     Guess,
     Signature,
     as_frame,
+    as_ids,
     check_probabilities,
     image_input,
     top_detections,
@@ -42,7 +43,8 @@ class FakeHead:
         rows = as_frame(outputs[0], spec.output_names[0] if spec.output_names else "0", (None, 6), spec)
         check_probabilities(rows[:, 4], "scores", spec)
         rows = rows[rows[:, 4] >= confidence]
-        return top_detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32), spec, limit)
+        class_ids = as_ids(rows[None, :, 5], "classes", (None,), spec)
+        return top_detections(rows[:, :4], rows[:, 4], class_ids, spec, limit)
 
     def recognise(self, signature: Signature) -> Guess | None:
         """Only a file that says so in its metadata: other end-to-end models share the shape (1, n, 6)."""

@@ -73,8 +73,8 @@ class Yolov10Head:
         task = task_of(signature.metadata)
         if picture is None or found is None or task not in ("", "detect", "segment", "pose"):
             return None
-        if "framewire.family" in signature.metadata:
-            return None
+        if "framewire.family" in signature.metadata or "detr" in signature.metadata.get("description", ""):
+            return None  # RT-DETR of two classes, as ultralytics exports it, has six columns as well
         output, masks = found
         count, columns = (size if isinstance(size, int) else 0 for size in output.shape[1:])
         cells = cells_of(picture)

@@ -253,7 +253,8 @@ def _guess_grids(signature: Signature, picture: InputFormat) -> Guess | None:
     why = (
         f"grids of 3 x (5 + {classes}) values at strides {', '.join(map(str, strides))}, the default anchors"
     )
-    confidence = 0.85 if len(names) == classes or classes == _COCO else 0.45
+    # Never certain: somebody may have put the grids of a later YOLO in darknet's order.
+    confidence = 0.8 if len(names) == classes or classes == _COCO else 0.45
     if strides[0] != 32:
         # Only darknet's order of layers speaks for the older decoding.
         confidence = 0.4

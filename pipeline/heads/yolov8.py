@@ -135,6 +135,8 @@ class Yolov8Head:
             "options": options,
         }
         confidence = _confidence(transposed, classes, len(names), bool(units))
+        if table is not None and not units:
+            confidence = min(confidence, 0.6)  # boxes of no cells: queries of a DETR may be as many
         if turned and not transposed and not units:
             confidence = 0.3  # a small input: either axis may count places
         confidence = 1.0 if task else confidence

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from pipeline.analytics.lifecycle import ObjectLifecycle
-from pipeline.errors import ModelError, StaleSlotError
+from pipeline.errors import ConfigError, FramewireError
 from pipeline.messages import (
     Attribute,
     Classes,
@@ -71,6 +71,7 @@ class _Stream:
     resumed: bool
     epoch: int | None = None
     ended_at: int | None = None
+    complaint: str = ""
     sent: deque[Result | EndOfStream] = field(default_factory=lambda: deque(maxlen=_CACHE))
 
 
@@ -114,6 +115,7 @@ class PostprocessStage:
     ) -> None:
         self._ledger_of = ledger_of
         self._confidence = confidence
+        self._task = task
         self._make_reader = partial(
             Reader,
             task=task,
@@ -139,7 +141,8 @@ class PostprocessStage:
         Raises:
             ModelError: a cascade's model cannot be loaded.
         """
-        build_tracker(self._algorithm, **self._track_options)
+        if self._task != "classify":  # classes need no tracker that takes a second to load
+            build_tracker(self._algorithm, **self._track_options)
         for cascade in self._cascades:
             cascade.open()
 
@@ -151,6 +154,11 @@ class PostprocessStage:
         """
         self._spec = spec
         self._reader = self._make_reader(spec)
+        if self._cascades and spec.kind == "classifier":
+            raise ConfigError(
+                f"cascades.{self._cascades[0].name}: the model {spec.name} finds no objects to look at",
+                hint="name a detector as model, or leave the cascades out",
+            )
         for cascade in self._cascades:
             cascade.check(spec.labels)
         if spec.kind == "classifier" and self._algorithm != "none":
@@ -229,9 +237,11 @@ class PostprocessStage:
 
     def _decode(self, message: ModelOutput, view: ViewArray) -> Found:
         assert self._reader is not None
-        found = self._reader.read([view(blob) for blob in message.outputs], message.letterbox)
-        self._check(*message.outputs)
-        return found
+        try:
+            return self._reader.read([view(blob) for blob in message.outputs], message.letterbox)
+        finally:
+            # Also where the head refuses them: what was overwritten need not look like its family's.
+            self._check(*message.outputs)
 
     def _advance(self, stream: _Stream, view: ViewArray) -> Iterator[Message]:
         for item in stream.order.ready():
@@ -295,19 +305,21 @@ class PostprocessStage:
     def _attributes(
         self, stream: _Stream, detections: Detections, item: _Decoded, view: ViewArray
     ) -> tuple[Attribute, ...]:
-        """What cascades say of the objects; a crop that cannot be read costs its attribute, not the frame."""
+        """What cascades say of the objects; a crop that cannot be read costs its look, not the frame."""
         if not self._cascades or item.frame is None:
             return ()
-        frame = item.frame
+        frame, at_s = item.frame, item.header.pts_ns / 1e9
         try:
             planes = tuple(view(blob) for blob in frame.pixels)
-            found = stream.attributes.update(detections, planes, frame.pixel_format, item.header.pts_ns / 1e9)
-            self._check(*frame.pixels)
-        except (ModelError, StaleSlotError) as error:
-            _log.warning("%s [%s]: no attributes for frame %d: %s", self.name, item.header.source,
-                         item.header.seq, error)  # fmt: skip
-            return ()
-        return found
+            check = partial(self._check, *frame.pixels)
+            return stream.attributes.update(detections, planes, frame.pixel_format, at_s, check)
+        except FramewireError as error:
+            # Once, and not with each frame of a pool that is gone or a server that is down.
+            level = logging.DEBUG if stream.complaint == str(error) else logging.WARNING
+            stream.complaint = str(error)
+            _log.log(level, "%s [%s]: no new attributes for frame %d: %s", self.name, item.header.source,
+                     item.header.seq, error)  # fmt: skip
+        return stream.attributes.update(detections, (), frame.pixel_format, at_s)
 
 
 _NOTHING = Found(Detections.empty())

@@ -6,7 +6,7 @@ look votes, so that one blurred crop decides nothing. State belongs to one sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -164,6 +164,7 @@ class ObjectAttributes:
         planes: Sequence[Plane],
         pixel_format: PixelFormat,
         timestamp_s: float,
+        check: Callable[[], None] = lambda: None,
     ) -> tuple[Attribute, ...]:
         """Look at the objects of one frame that are due.
 
@@ -173,12 +174,14 @@ class ObjectAttributes:
             planes: The frame; empty when its pixels are gone, which leaves what was said before.
             pixel_format: Its format.
             timestamp_s: Presentation time of the frame in seconds.
+            check: Raises when the planes were overwritten while a network looked at them.
 
         Returns:
             What is known of the objects of this frame, by object, then in the order of the cascades.
 
         Raises:
-            ModelError: a network failed.
+            ModelError: a network failed. The look that failed does not vote, and is not made again before
+                its time; nor is one that ``check`` refused.
         """
         found = []
         ids = [None] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
@@ -196,6 +199,7 @@ class ObjectAttributes:
                 if planes and due and float((box[2:] - box[:2]).min()) >= cascade.min_side:
                     votes.looked_s = timestamp_s
                     said, score = cascade.look(planes, pixel_format, box)
+                    check()
                     if score >= cascade.confidence:
                         votes.sums[said] = votes.sums.get(said, 0.0) + score
                         votes.counts[said] = votes.counts.get(said, 0) + 1

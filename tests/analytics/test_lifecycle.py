@@ -152,7 +152,7 @@ def test_finish() -> None:
         ([(0, 0.5), (1, 0.75)], "truck"),
         ([(0, 0.5), (0, 0.5), (1, 0.75)], "car"),
         ([(1, 0.5), (0, 0.5)], "truck"),  # a tie stays with the first
-        ([(7, 0.5)], "class 7"),
+        ([(7, 0.5)], "class_7"),
     ],
 )
 def test_label_is_what_scores_most_in_all(votes: list[tuple[int, float]], label: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, StaleSlotError
 from pipeline.messages import Attribute, Detections
 from pipeline.models.fake import FakeRunner
 from pipeline.tasks.cascade import Cascade, ObjectAttributes
@@ -103,6 +103,18 @@ def test_pixels_that_are_gone_leave_what_was_said() -> None:
     first = attributes.update(objects((LEFT, 1, 7)), picture((LEFT, RED)), "bgr24", 0.0)
     assert attributes.update(objects((LEFT, 1, 7)), (), "bgr24", 5.0) == first
     assert isinstance(first[0], Attribute)
+
+
+def test_a_look_at_pixels_that_were_overwritten_meanwhile_does_not_vote() -> None:
+    def overwritten() -> None:
+        raise StaleSlotError("recycled")
+
+    attributes = ObjectAttributes([cascade()], LABELS)
+    with pytest.raises(StaleSlotError):
+        attributes.update(objects((LEFT, 1, 7)), picture((LEFT, RED)), "bgr24", 0.0, overwritten)
+    assert attributes.update(objects((LEFT, 1, 7)), (), "bgr24", 0.1) == ()
+    (one,) = attributes.update(objects((LEFT, 1, 7)), picture((LEFT, GREEN)), "bgr24", 5.0)
+    assert one.label == "green"
 
 
 def test_a_box_at_the_edge_and_one_without_area() -> None:

@@ -65,6 +65,47 @@ def test_the_picture_lies_inside_and_boxes_come_back(
     np.testing.assert_allclose(to_source(there, placed.map), frame, rtol=1e-5, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "crop", "region"),
+    [
+        ((640, 480), (224, 224), 0.875, (110, 30, 420, 420)),  # resize to 256, crop 224
+        ((640, 480), (224, 224), 1.0, (80, 0, 480, 480)),
+        ((500, 333), (224, 224), 0.875, (104, 20, 291, 291)),
+        ((640, 3), (224, 224), 0.875, (318, 0, 3, 3)),
+        ((1, 1), (224, 224), 0.875, (0, 0, 1, 1)),
+        ((480, 640), (224, 112), 1.0, (0, 200, 480, 240)),
+    ],
+)
+def test_known_crops(
+    source: tuple[int, int], target: tuple[int, int], crop: float, region: tuple[int, int, int, int]
+) -> None:
+    assert plan(*source, *target, "crop", crop=crop).region == region
+
+
+@settings(deadline=None, max_examples=200)
+@given(sizes, sizes, input_sizes, input_sizes, st.floats(0.001, 1.0))
+def test_a_crop_is_the_middle_of_the_frame_and_boxes_come_back(
+    width: int, height: int, input_w: int, input_h: int, crop: float
+) -> None:
+    placed = plan(width, height, input_w, input_h, "crop", crop=crop)
+    assert (placed.x, placed.y, placed.width, placed.height) == (0, 0, input_w, input_h)
+    assert placed.region is not None
+    left, top, wide, high = placed.region
+    assert left % 2 == top % 2 == 0
+    assert 0 <= left < left + wide <= width
+    assert 0 <= top < top + high <= height
+    assert abs(left + wide / 2 - width / 2) <= 2
+    assert abs(top + high / 2 - height / 2) <= 2
+    seen = np.array([[left, top, left + wide, top + high]], np.float32)
+    there = to_input(seen, placed.map)
+    np.testing.assert_allclose(
+        there, [[0, 0, input_w, input_h]], atol=0.01 * max(1, input_w / wide, input_h / high)
+    )
+    np.testing.assert_allclose(to_source(there, placed.map), seen, rtol=1e-5, atol=1e-3)
+    everywhere = to_source(np.array([[-1e6, -1e6, 1e6, 1e6]], np.float32), placed.map)
+    assert everywhere.tolist() == [[0, 0, width, height]]
+
+
 def test_boxes_in_the_padding_are_clipped_to_the_frame() -> None:
     placed = plan(1280, 720, 416, 416, "center")
     boxes = to_source(np.array([[0, 0, 416, 416], [-50, -50, 10, 95]]), placed.map)

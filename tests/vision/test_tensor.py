@@ -128,6 +128,37 @@ def test_colours_follow_bt601_beyond_its_limits_too(y: int, u: int, v: int) -> N
     assert (out[0] == out[0, 0, 0]).all()
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([0.3, 0.875, 1.0]), st.booleans())
+def test_a_crop_is_the_same_in_either_pixel_format(width: int, height: int, crop: float, exact: bool) -> None:
+    spec = spec_of(letterbox="crop", crop=crop, input_width=32, input_height=24)
+    planes = i420_of(smooth_bgr(width, height, width + height))
+    fillers = TensorFiller(spec, exact=exact), TensorFiller(spec)
+    made = [np.full(filler.shape, np.nan, np.float32) for filler in fillers]
+    maps = (
+        fillers[0].fill(planes, "i420", made[0]),
+        fillers[1].fill((planes_to_bgr(planes, "i420"),), "bgr24", made[1]),
+    )
+    assert maps[0] == maps[1]
+    # The reference converts first; where few pixels are enlarged, chroma of every second one differs more.
+    few = min(width, height) * crop < 16
+    assert np.abs(made[0] - made[1]).mean() <= (0 if exact else 20 if few else 3)
+
+
+def test_a_crop_is_the_plain_cut_scaled() -> None:
+    spec = spec_of(letterbox="crop", crop=0.5)
+    bgr = smooth_bgr(333, 201, 5)
+    filler = TensorFiller(spec)
+    out = np.zeros(filler.shape, np.float32)
+    filler.fill((bgr,), "bgr24", out)
+    region = filler.placement(333, 201).region
+    assert region is not None
+    left, top, wide, high = region
+    assert (wide, high) == (151, 100)
+    cut = bgr[top : top + high, left : left + wide]
+    np.testing.assert_array_equal(as_hwc(out, spec), cv2.resize(cut, (96, 64)))
+
+
 def test_exact_converts_before_it_scales() -> None:
     spec = spec_of(channels="rgb")
     planes = i420_of(smooth_bgr(333, 201, 5))
