@@ -157,8 +157,8 @@ def add(
         card |= _size(input_size)
     if option:
         card["options"] = dict(map(_option, option))
+    from pipeline.models.added import add_model
     from pipeline.models.cards import card_of
-    from pipeline.models.library import add_model
 
     spec = add_model(file, name, card, link=link, replace=replace)
     said = card_of(added()[name])
@@ -182,7 +182,7 @@ def remove(names: Annotated[list[str], typer.Argument(help="Names that were give
 
     Example: framewire models remove helmets
     """
-    from pipeline.models.library import remove_model
+    from pipeline.models.added import remove_model
 
     for name in names:
         typer.echo(f"removed {remove_model(name)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ _WARM_RUNS = 3
 _BATCH_HINT = "set stages.infer.batch: 1, or export the model with a free (dynamic) batch axis"
 
 
-class GraphRunner:
+class GraphRunner(ABC):
     """A graph somewhere; a `pipeline.models.base.Runner` but for `open` and `close`.
 
     A subclass says how to run it (`_call`, `_write`), and calls `_recognise` and `_warm_up` when it opens.
@@ -74,21 +75,21 @@ class GraphRunner:
             else:
                 self._run_padded(tensors[part], [buffer[part] for buffer in outputs])
 
+    @abstractmethod
     def _call(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One run; every output in an array of its own.
 
         Raises:
             ModelError: it failed.
         """
-        raise NotImplementedError
 
     def _write(self, inputs: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]]) -> None:
-        """One run, outputs written into the buffers of `Layout.targets`.
+        """One run, outputs written into the buffers of `Layout.targets`; for those that run in place.
 
         Raises:
             ModelError: it failed, or its outputs are not of these shapes.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not run in place")
 
     def _run(self, tensors: NDArray[Any], outputs: Sequence[NDArray[Any]]) -> None:
         """Run as many pictures as the graph takes at once."""

@@ -73,7 +73,7 @@ def cached(model: KnownModel) -> Path | None:
 
 
 def added_dir() -> Path:
-    """Folder of the models that were added (`pipeline.models.library`); it need not exist yet."""
+    """Folder of the models that were added (`pipeline.models.added`); it need not exist yet."""
     return cache_dir() / "models" / "added"
 
 

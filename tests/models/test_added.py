@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ModelError
+from pipeline.models.added import add_model, remove_model
 from pipeline.models.base import build_runner
 from pipeline.models.inspection import inspect_model
-from pipeline.models.library import add_model, remove_model
 from pipeline.models.store import EMBEDDED_PATH, added, added_dir, resolve
 from tests.models.graphs import save_graph
 
