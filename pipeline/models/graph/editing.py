@@ -143,11 +143,16 @@ def tail_of(model: ModelProto) -> list[str]:
 
 
 def name_nodes(graph: GraphProto) -> None:
-    """Name nodes that have no name, or one that another has: quantisation tells them apart by it."""
+    """Name nodes that have no name, or one that another has: quantisation tells them apart by it.
+
+    The names do not begin with `PREFIX`, for these nodes are the network's own.
+    """
     seen: set[str] = set()
     for index, node in enumerate(graph.node):
         if not node.name or node.name in seen:
-            node.name = f"{PREFIX}{node.op_type}_at_{index}"
+            node.name = f"node_{node.op_type}_at_{index}"
+            while node.name in seen:
+                node.name += "_"
         seen.add(node.name)
 
 
