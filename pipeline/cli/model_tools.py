@@ -28,6 +28,8 @@ __all__ = ["fuse", "half", "quantize"]
 
 #: An int8 network that finds less than this of what the float one finds, or so much more, has suffered.
 _LEAST_AGAIN, _MOST_EXTRA = 0.85, 0.25
+#: Timings of the same network differ by less than this.
+_NOISE = 0.9
 #: Fewer objects than this in the frames for checking prove nothing.
 _FEW = 20
 #: Average precision is measured down to this score, as `framewire eval coco` does.
@@ -308,6 +310,12 @@ def _warn(report: dict[str, Any], *, held: bool) -> None:
         )
         other = "minmax" if report["method"] == "percentile" else "percentile"
         console.print(f"  -> try --method {other}, or on a GPU: framewire models half", style="bold")
+    if report["ratio"] < _NOISE:
+        console.print(
+            f"int8 is slower here: {report['ms']['after']:.1f} ms, not {report['ms']['before']:.1f} ms. "
+            f"On this machine {report['model']} serves better as it is.",
+            style="yellow",
+        )
 
 
 @contextmanager

@@ -35,6 +35,9 @@ _SOURCES = {
     None: "a card has to say",
 }
 
+#: Characters of one entry of a file's metadata that a table shows.
+_MOST_TEXT = 500
+
 #: Columns of text that a table gets where no terminal sets them.
 _WIDE = 130
 
@@ -211,7 +214,12 @@ def _added_row(name: str) -> dict[str, Any]:
     from pipeline.models.cards import card_of
 
     path = added()[name]
-    card = card_of(path)
+    note = f"link to {path.readlink()}" if path.is_symlink() else ""
+    card: dict[str, Any] = {}
+    try:
+        card = card_of(path)
+    except ModelError as error:
+        note = error.message  # the others are listed all the same
     return {
         "name": name,
         "aliases": [],
@@ -224,7 +232,7 @@ def _added_row(name: str) -> dict[str, Any]:
         "path": str(path),
         "url": None,
         "sha256": None,
-        "note": f"link to {path.readlink()}" if path.is_symlink() else "",
+        "note": note,
     }
 
 
@@ -282,10 +290,16 @@ def _shown(key: str, value: Any, report: dict[str, Any]) -> str:
     elif isinstance(value, list):
         shown = "\n".join(str(one) for one in value)
     elif isinstance(value, dict):
-        shown = ", ".join(f"{name} {one}" for name, one in value.items())
+        shown = ", ".join(f"{name} {_cut(str(one))}" for name, one in value.items())
     else:
         shown = str(value)
     return shown
+
+
+def _cut(text: str) -> str:
+    return (
+        text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… ({len(text)} characters; --json has all)"
+    )
 
 
 def _labels(text: str) -> list[str]:

@@ -66,7 +66,11 @@ def add_model(
                 shutil.copyfile(source.path, staged)
             staged_card = Path(folder) / f"{name}.onnx.json"
             _write_card(staged_card, own)
-            spec = _tried(staged)
+            try:
+                spec = _tried(staged)
+            except ModelError as error:
+                told = error.message.replace(str(staged), str(source.path))
+                raise ModelError(told, hint=error.hint) from error
             _write_card(staged_card, own | {"family": spec.family, "kind": spec.kind} | _size_of(spec))
             # The card first: a file without it might be taken for something else.
             staged_card.replace(added_dir() / staged_card.name)

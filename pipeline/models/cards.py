@@ -79,7 +79,7 @@ def card_of(model: Path) -> dict[str, Any]:
         return known
     try:
         card = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the card {path} cannot be read as JSON: {error}") from error
     return known | check_card(card, f"the card {path}")
 
@@ -99,7 +99,7 @@ def card_within(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"the card within model {name!r} is not JSON: {error}") from error
     return check_card(card, f"the card within model {name!r}")
 

@@ -125,7 +125,7 @@ class Layout:
     def targets(self, outputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The buffers by output name, as views of the shapes that the graph itself gives."""
         return {
-            output.name: buffer if output.batched else buffer[0]
+            output.name: buffer if output.batched else buffer[0, ...]  # of a number a view, too
             for output, buffer in zip(self._outputs, outputs, strict=True)
         }
 

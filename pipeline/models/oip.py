@@ -143,7 +143,12 @@ class Address:
         Raises:
             ModelError: it is not such an address.
         """
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+            (parts.hostname or "").encode("idna")
+        except ValueError:
+            # Not what was said: it may quote a password.
+            raise ModelError("the address of the model server has no valid host", hint=_EXAMPLE) from None
         if parts.scheme not in _SCHEMES:
             raise ModelError("this is no address of a model server", hint=_EXAMPLE)
         http, tls = _SCHEMES[parts.scheme]
@@ -199,8 +204,15 @@ def tensor_info(name: str, datatype: str, shape: Sequence[Any]) -> TensorInfo:
 def _authorization(user: str | None, password: str | None) -> str:
     if not user:
         return ""
+    token = unquote(user)
+    if password is None and not (token.isascii() and token.isprintable()):
+        # Not the value: it is a secret.
+        raise ModelError(
+            "the token in the address of the model server has a character that no header can hold",
+            hint="a line break, or one that is not ASCII: look at the variable that it comes from",
+        )
     if password is None:
-        return f"Bearer {unquote(user)}"
+        return f"Bearer {token}"
     pair = f"{unquote(user)}:{unquote(password)}"
     return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
 

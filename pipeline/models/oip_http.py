@@ -91,7 +91,7 @@ class HttpServer:
             return _outputs(
                 body, next((text for name, text in answer.items() if name.lower() == _LENGTH.lower()), None)
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ServerError("said", f"an answer that is not of the protocol: {error!r}") from error
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class HttpServer:
             raise _said(status, body)
         try:
             parsed = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServerError("said", f"{path} is answered by {body[:80]!r}") from error
         if not isinstance(parsed, dict):
             raise ServerError("said", f"{path} is answered by {body[:80]!r}")
@@ -176,7 +176,7 @@ def _outputs(body: bytes, length: str | None) -> dict[str, NDArray[Any]]:
 def _said(status: int, body: bytes) -> ServerError:
     try:
         text = str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = body.decode("utf-8", "replace") or http.client.responses.get(status, "nothing")
     if status in (401, 403):
         return ServerError("auth", f"{status} {text}")

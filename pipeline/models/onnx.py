@@ -86,8 +86,10 @@ class OnnxRunner(GraphRunner):
                     f"precision 'fp32' was asked for, but {file.name} is a float16 file",
                     hint="take its float32 file, or precision: auto",
                 )
-            if opened.graphs:
-                self._capture(file, opened)
+            device, graphs = opened.device.name, opened.graphs
+            del opened  # or a session that is given up below would stay on the GPU
+            if graphs:
+                self._capture(file, device)
             if self._batch > 1:
                 self._warm_up()
         except ModelError:
@@ -108,7 +110,7 @@ class OnnxRunner(GraphRunner):
         self._binding = opened.session.io_binding()
         self._options = without_graph() if opened.graphs else None
 
-    def _capture(self, file: ModelFile, opened: Opened) -> None:
+    def _capture(self, file: ModelFile, device: str) -> None:
         """Capture a CUDA graph for each batch size; without them where that does not work, which is logged.
 
         Raises:
@@ -124,13 +126,14 @@ class OnnxRunner(GraphRunner):
         except ModelError as error:
             _log.info("%s runs without CUDA graphs: %s", file.name, error.message)
             graphs.close()
-            # After a capture that broke off, the session's stream is in no known state.
-            self._session = self._binding = None
-            without = Wish(**{**vars(self._wish), "graphs": False})
-            self._take(open_session(file, opened.device.name, without))
-            self._call(stand_ins(self.signature, self.spec.feeds))  # this session is cold
+        else:
+            self._graphs = graphs
             return
-        self._graphs = graphs
+        # After a capture that broke off, the session's stream is in no known state.
+        self._session = self._binding = None
+        without = Wish(**{**vars(self._wish), "graphs": False})
+        self._take(open_session(file, device, without))
+        self._call(stand_ins(self.signature, self.spec.feeds))  # this session is cold
 
     def _capture_one(self, graphs: CudaGraphs, count: int) -> None:
         picture = stand_ins(self.signature, {})[self._layout.name]
@@ -148,7 +151,9 @@ class OnnxRunner(GraphRunner):
             arrays = self._session.run(names, dict(inputs), self._options)
         except ORT_ERRORS as error:
             raise self._failed(error) from error
-        return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+        # Sequences and maps are no arrays; no head reads one.
+        found = zip(names, arrays, strict=True)
+        return {name: np.asarray(array) for name, array in found if not isinstance(array, list | dict)}
 
     def _write(self, inputs: Mapping[str, NDArray[Any]], targets: Mapping[str, NDArray[Any]]) -> None:
         count = len(inputs[self._layout.name])

@@ -204,6 +204,6 @@ def _card(path: str) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(Path(path).expanduser().read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the card {path} cannot be read as JSON: {error}") from error
     return check_card(card, f"the card {path}")

@@ -232,6 +232,11 @@ def _load(file: ModelFile, options: Any, providers: list[Any], *, nvidia: bool =
                 ort.preload_dlls()
             return ort.InferenceSession(str(file.path), options, providers=providers, enable_fallback=0)
     except ORT_ERRORS as error:
+        if "xternal data" in str(error):
+            raise ModelError(
+                f"{file.path} keeps its weights in other files, which have to lie beside it",
+                hint="keep them together, or make one file in Python: onnx.save(onnx.load(IN), OUT)",
+            ) from error
         raise ModelError(
             f"{file.path} cannot be loaded as an ONNX model: {first_line(error)}",
             hint="it is damaged, is not ONNX, or needs a newer onnxruntime; fetch or export it again",
@@ -244,7 +249,13 @@ def _folder(file: ModelFile, device: Device, wish: Wish) -> Path:
     """Where a provider keeps what it built for one file in one precision."""
     folder = cache_dir() / device.name / f"{file.sha256[:16] or file.name}-{wish.precision}"
     if device.name in ("tensorrt", "openvino"):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(
+                f"{folder}, where {device.name} keeps what it built, cannot be made: {error.strerror}",
+                hint="make room there, or name another folder with FRAMEWIRE_CACHE",
+            ) from error
     return folder
 
 

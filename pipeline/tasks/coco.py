@@ -183,7 +183,7 @@ def _document(path: Path) -> dict[str, Any]:
         raise SourceNotFoundError(f"there is no file {path}", hint="name one with --annotations") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not JSON: {error}", hint="it is damaged or of another format; fetch it again"
         ) from error

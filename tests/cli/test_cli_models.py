@@ -174,3 +174,23 @@ def test_a_link_that_leads_nowhere_is_listed(tmp_path: Path) -> None:
 def test_help_has_an_example() -> None:
     for command in ("list", "pull", "inspect", "add", "remove", "fuse", "half", "quantize"):
         assert "Example: framewire models" in runner.invoke(app, [command, "--help"]).stdout
+
+
+def test_a_broken_card_hides_no_other_model(tmp_path: Path) -> None:
+    file = save_graph(tmp_path / "best.onnx", {"output": (84, 8)})
+    for name in ("one", "two"):
+        given = ["--family", "yolox", "--std", "255"]
+        assert runner.invoke(app, ["add", str(file), "--name", name, *given]).exit_code == 0
+    (store.added_dir() / "one.onnx.json").write_text('{"family')
+    rows = {row["name"]: row for row in json.loads(runner.invoke(app, ["list", "--json"]).stdout)}
+    assert "cannot be read as JSON" in rows["one"]["note"]
+    assert rows["two"]["family"] == "yolox"
+    assert runner.invoke(app, ["remove", "one"]).exit_code == 0
+
+
+def test_long_metadata_are_cut_in_the_table(tmp_path: Path) -> None:
+    card = {"framewire.card": '{"family": "yolox"}', "junk": "x" * 100_000}
+    file = save_graph(tmp_path / "m.onnx", {"output": (84, 8)}, metadata=card)
+    result = runner.invoke(app, ["inspect", str(file), "--device", "cpu"])
+    assert "100000 characters" in result.stdout
+    assert len(result.stdout) < 10_000

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from pipeline.errors import ModelError
@@ -164,3 +166,24 @@ def test_inspection_of_what_a_card_gets_wrong(file: Path) -> None:
     assert "yolox" in [one["family"] for one in found.report["candidates"]]
     assert 'best.onnx.json: {"family": "yolox"}' in found.report["cards"]
     assert found.report["certainty"]["word"] == "unsure"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_weights_in_another_file_are_told_by_the_name_of_the_users_own(tmp_path: Path, link: bool) -> None:
+    weights = onnx.numpy_helper.from_array(np.ones((3, 3, 32, 32), np.float32), "w")
+    picture, output = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in ("images", "output")
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["images", "w"], ["output"])], "g", [picture], [output], [weights]
+    )
+    path = tmp_path / "big.onnx"
+    onnx.save_model(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]),
+        path, save_as_external_data=True, location="big.bin", size_threshold=0,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="keeps its weights in other files") as caught:
+        add_model(str(path), "big", CARD, link=link)
+    assert caught.value.message.startswith(str(path))
+    assert left() == []

@@ -243,3 +243,33 @@ def test_samples_of_a_fixed_batch_are_of_one_picture() -> None:
     known = with_outputs(signature, measured)
     assert [info.shape for info in known.outputs] == [(1, 5), (7, 2)]
     assert [array.shape for array in known.samples.values()] == [(1, 5), (7, 2)]
+
+
+@pytest.mark.usefixtures("anything")
+def test_an_output_that_is_one_number_is_written(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("ReduceMean", ["images"], ["output"], keepdims=0)],
+        [("images", FLOAT, [1, 3, 8, 8])],
+        [("output", FLOAT, [])],
+        {},
+    )
+    runner = opened(path)
+    found = buffers(runner, 1)
+    runner.forward(np.full((1, 3, 8, 8), 0.5, np.float32), found)
+    assert found[0].tolist() == [0.5]
+    runner.close()
+
+
+def test_a_sequence_is_no_output_of_a_detector(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["images", "images"], ["parts"])],
+        "small",
+        [helper.make_tensor_value_info("images", FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_sequence_value_info("parts", FLOAT, None)],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    with pytest.raises(ModelError, match=r"of no family") as caught:
+        opened(str(path))
+    assert "seq(tensor(float))" in str(caught.value)

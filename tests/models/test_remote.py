@@ -292,3 +292,19 @@ def test_mlserver_gives_what_the_file_gives(scheme: str, tmp_path: Path, card: P
         runner.forward(tensors, far)
         runner.close()
     local.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (f"oip+http://{SECRET}%0a@gpu:8000/m", "a character that no header can hold"),
+        (f"oip+http://{SECRET}%C3%A4@gpu:8000/m", "a character that no header can hold"),
+        (f"oip+http://{SECRET}@[gpu:8000/m", "no valid host"),
+        (f"oip+http://{SECRET}@{'g' * 64}.example:8000/m", "no valid host"),
+    ],
+)
+def test_addresses_that_no_request_could_be_made_of(address: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        RemoteRunner(address)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None

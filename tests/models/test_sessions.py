@@ -193,3 +193,14 @@ def test_signature_of_a_session(file: ModelFile) -> None:
     assert [(info.name, info.dtype, info.shape) for info in signature.inputs] == [
         ("images", "float32", ("n", 3, "h", "w"))
     ]
+
+
+def test_a_folder_that_cannot_be_made_is_told(
+    file: ModelFile, machine: Callable[..., list[list[Any]]], tmp_path: Path
+) -> None:
+    machine(all_on)
+    (tmp_path / "cache").write_bytes(b"a file")
+    with pytest.raises(ModelError, match="keeps what it built, cannot be made") as caught:
+        open_session(file, "openvino")
+    assert "FRAMEWIRE_CACHE" in caught.value.hint
+    assert open_session(file, "auto").device.name == "cuda"

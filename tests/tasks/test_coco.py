@@ -137,7 +137,12 @@ def test_damaged_annotations_are_told(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"images": [', "is not JSON"), ("[]", "not in COCO's format"), ('{"images": {}}', "no list images")],
+    [
+        ('{"images": [', "is not JSON"),
+        ("[" * 99_999, "is not JSON"),
+        ("[]", "not in COCO's format"),
+        ('{"images": {}}', "no list images"),
+    ],
 )
 def test_what_is_no_annotation_file(folder: Path, content: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -102,7 +102,7 @@ def test_a_crop_is_the_middle_of_the_frame_and_boxes_come_back(
         there, [[0, 0, input_w, input_h]], atol=0.01 * max(1, input_w / wide, input_h / high)
     )
     np.testing.assert_allclose(to_source(there, placed.map), seen, rtol=1e-5, atol=1e-3)
-    everywhere = to_source(np.array([[-1e6, -1e6, 1e6, 1e6]], np.float32), placed.map)
+    everywhere = to_source(np.array([[-1e9, -1e9, 1e9, 1e9]], np.float32), placed.map)
     assert everywhere.tolist() == [[0, 0, width, height]]
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.heads import load_classifier, load_head
 from pipeline.messages import Detections, ModelSpec
-from pipeline.models.graph.network import Network
+from pipeline.models.graph.network import Network, temporary_folder
 from pipeline.models.sessions import ORT_ERRORS, first_line, open_session
 from pipeline.models.store import ModelFile
 from pipeline.vision.boxes import iou_matrix
@@ -72,8 +70,8 @@ class Trial:
         import onnx
 
         self.spec: ModelSpec = network.spec
-        with tempfile.TemporaryDirectory(prefix="framewire-") as folder:
-            path = Path(folder) / "trial.onnx"
+        with temporary_folder() as folder:
+            path = folder / "trial.onnx"
             onnx.save(network.model, path)
             self._session = open_session(ModelFile(network.spec.name, path, ""), "cpu").session
         others = self._session.get_inputs()

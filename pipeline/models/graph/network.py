@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ __all__ = [
     "graph_errors",
     "read_network",
     "set_metadata",
+    "temporary_folder",
     "write_network",
 ]
 
@@ -141,6 +143,23 @@ def set_metadata(model: ModelProto, entries: Mapping[str, str]) -> None:
     del model.metadata_props[:]
     for key, value in (kept | dict(entries)).items():
         model.metadata_props.add(key=key, value=value)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for graphs on their way, gone at the end.
+
+    Raises:
+        ModelError: it cannot be made, or a file within cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="framewire-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise ModelError(
+            f"a temporary file in {tempfile.gettempdir()} cannot be written: {error.strerror}",
+            hint="make room there, or name another folder with TMPDIR",
+        ) from error
 
 
 def check_target(target: Path, source: Path) -> None:

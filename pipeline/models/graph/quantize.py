@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import tempfile
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.models.graph.compare import Step, Trial
 from pipeline.models.graph.editing import PREFIX, name_nodes, opset_of, tail_of
-from pipeline.models.graph.network import Network, changed, graph_errors, set_metadata
+from pipeline.models.graph.network import Network, changed, graph_errors, set_metadata, temporary_folder
 from pipeline.models.sessions import first_line
 
 if TYPE_CHECKING:
@@ -115,8 +113,8 @@ def _prepared(model: ModelProto) -> ModelProto:
 
     if opset_of(model) < _OPSET:
         model = version_converter.convert_version(model, _OPSET)
-    with tempfile.TemporaryDirectory(prefix="framewire-") as folder:
-        source, path = Path(folder) / "source.onnx", Path(folder) / "prepared.onnx"
+    with temporary_folder() as folder:
+        source, path = folder / "source.onnx", folder / "prepared.onnx"
         onnx.save(model, source)  # a graph in memory would have its weights moved elsewhere
         # Symbolic shapes would need sympy, and only help where sizes are free.
         quant_pre_process(source, path, skip_symbolic_shape=True)
@@ -139,8 +137,8 @@ def _quantized(prepared: ModelProto, pictures: _Pictures, kept: list[str], metho
         # One range on each side of zero: most activations are positive.
         "CalibTensorRangeSymmetric": False,
     }
-    with tempfile.TemporaryDirectory(prefix="framewire-") as folder:
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder:
+        source, target = folder / "float.onnx", folder / "int8.onnx"
         onnx.save(prepared, source)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it is about
             quantize_static(

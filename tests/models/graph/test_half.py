@@ -83,3 +83,29 @@ def test_real_models_find_the_same_objects(name: str) -> None:
     assert agreement.expected >= 20
     assert agreement.share >= 0.97
     assert agreement.extra_share <= 0.05
+
+
+@pytest.mark.parametrize("name", ["", "same"])
+def test_nodes_without_names_of_their_own_are_halved_too(name: str, tmp_path: Path) -> None:
+    network = tiny("yolox", tmp_path / "a.onnx", std=(255.0,) * 3)
+    for node in network.model.graph.node:
+        node.name = name
+    half = halve(network)
+    kinds = {weight.data_type for weight in half.model.graph.initializer if len(weight.dims) == 4}
+    assert kinds == {TensorProto.FLOAT16}
+
+
+def test_pixels_scaled_by_dequantizing_stay_in_float32(tmp_path: Path) -> None:
+    """As in the default model; until opset 19 it gives nothing else."""
+    network = fuse(tiny("yolox", tmp_path / "a.onnx", opset=13))
+    graph = network.model.graph
+    cast = next(node for node in graph.node if node.op_type == "Cast")
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.uint8), "zero"))
+    scaling = onnx.helper.make_node("DequantizeLinear", [*cast.input, "scale", "zero"], cast.output, "own")
+    cast.CopyFrom(scaling)
+    half = halve(network)
+    kinds = {weight.data_type for weight in half.model.graph.initializer if len(weight.dims) == 4}
+    assert kinds == {TensorProto.FLOAT16}
+    tensor = pictures_for(network.spec, 1)[0]
+    np.testing.assert_allclose(run(half, tensor)["output"], run(network, tensor)["output"], atol=0.02)

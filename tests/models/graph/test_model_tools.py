@@ -105,7 +105,7 @@ def test_quantize_measures_precision_where_there_is_truth(model: Path, scene: Pa
 
 def test_a_network_that_dies_is_told_loudly(capsys: pytest.CaptureFixture[str]) -> None:
     agreement = {"frames": 9, "expected": 80, "found_again": 0.3, "extra": 0.1}
-    report = {"model": "yolox", "method": "minmax", "agreement": agreement, "survives": False}
+    report = {"model": "yolox", "method": "minmax", "agreement": agreement, "survives": False, "ratio": 1.5}
     model_tools._warn(report, held=True)
     told = capsys.readouterr().err
     assert "does not survive int8" in told
@@ -117,6 +117,9 @@ def test_a_network_that_dies_is_told_loudly(capsys: pytest.CaptureFixture[str]) 
     assert "calibrated with" in told
     model_tools._warn(report | {"survives": True}, held=True)
     assert not capsys.readouterr().err
+    slower = {"ratio": 0.5, "ms": {"before": 3.0, "after": 6.0}}
+    model_tools._warn(report | {"survives": True} | slower, held=True)
+    assert "int8 is slower here: 6.0 ms, not 3.0 ms" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -111,3 +113,22 @@ def test_nanodet_m_survives() -> None:
     agreement = agreement_of(Trial(network), Trial(small), tensors[10:])
     assert agreement.expected >= 15
     assert agreement.share >= 0.75
+
+
+def test_nodes_without_names_are_quantised_too(network: Network) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    for node in model.graph.node:
+        if not node.name.startswith("framewire_"):
+            node.name = ""
+    small = quantize(replace(network, model=model), pictures_for(network.spec, 4))
+    assert any(weight.data_type == onnx.TensorProto.INT8 for weight in small.model.graph.initializer)
+
+
+def test_no_room_for_temporary_files_is_told(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nothing"))
+    with pytest.raises(ModelError, match=r"temporary file in .* cannot be written") as caught:
+        quantize(network, pictures_for(network.spec, 1))
+    assert "TMPDIR" in caught.value.hint
