@@ -21,6 +21,8 @@ __all__ = ["serve"]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?(?:b|p|px)?", re.IGNORECASE)
 _SHORTEST_TOKEN = 16
+#: For what nobody waits for any more.
+_LAST_WAIT_S = 2.0
 _HERE = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -92,7 +94,9 @@ def serve(
     )
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
-    logging.getLogger("pipeline.web.guard").setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.getLogger("pipeline.web").setLevel(logging.WARNING if quiet else logging.INFO)
+    # What is wrong with a request is in our own lines, with the address of who sent it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     models = [model] if classifier is None else [model, classifier]
     with bind(host, port) as sock:
         for name in models:
@@ -112,7 +116,10 @@ def serve(
 
             code = answer(make_app(service, limits), sock, ready=ready, stop_s=timeout)
         finally:
-            service.close()
+            ended = service.close(min(timeout, _LAST_WAIT_S))
+    if not ended:  # a decoder that goes on and on: its thread would keep us for as long
+        logging.shutdown()
+        os._exit(code)
     if code:
         raise typer.Exit(code)
 

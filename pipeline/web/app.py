@@ -127,6 +127,7 @@ def make_app(service: Service, limits: Limits) -> ASGIApp:
         summary="Tags, objects and classes of pictures.",
         docs_url=None,  # these pages of FastAPI load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # it would send clients to the name in their own Host header
     )
     ends = _Endpoints(service, limits)
     # For the description only: `Guard` has refused who does not know it before this is reached.
@@ -150,6 +151,8 @@ def make_app(service: Service, limits: Limits) -> ASGIApp:
         "/healthz", ends.healthz, methods=["GET"], summary="Whether it is ready", operation_id="health",
         response_model=None, responses={200: {"model": answers.Health, "description": "Ready"}},
     )  # fmt: skip
+    # Who watches a service often asks for no more than the head.
+    app.add_api_route("/healthz", ends.healthz, methods=["HEAD"], include_in_schema=False)
     app.router.routes += [Route(path, partial(_file, *file)) for path, file in _FILES.items()]
     _tell_errors(app)
     return AccessLog(Guard(app, token=limits.token, hosts=limits.names))
@@ -195,6 +198,8 @@ class _Endpoints:
         text = options["classes"]
         if text is not None:
             options["classes"] = [label.strip() for label in text.split(",") if label.strip()]
+            if not options["classes"]:
+                raise Problem(422, "classes: names no label", hint="leave it out for all")
         reader = self._service.reader(task, **options)
         with self._service.admitted():
             data = await read_picture(request, self._limits.max_bytes, self._limits.timeout_s, self._fetch)
@@ -216,12 +221,15 @@ _PROBLEM = answers.ProblemDetails.model_json_schema()
 
 
 def _check_names(request: Request, options: dict[str, Any]) -> None:
-    """Refuse a parameter that would silently do nothing, such as ``confidense``."""
-    for name in request.query_params:
+    """Refuse a parameter that would silently do nothing, such as ``confidense``, or one given twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
         if name not in options:
             near = get_close_matches(name, options, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(options)}"
             raise Problem(422, f"there is no parameter {name[:50]!r} here", hint=hint)
+        if names.count(name) > 1:
+            raise Problem(422, f"{name}: given more than once", hint="classes=car,bus names several labels")
 
 
 async def _file(name: str, media_type: str, request: Request) -> Response:
@@ -233,33 +241,35 @@ async def _file(name: str, media_type: str, request: Request) -> Response:
 def _tell_errors(app: FastAPI) -> None:
     """Errors of the frameworks, too, are told as problem details."""
 
-    def of_problem(_: Request, error: Exception) -> Response:
+    async def of_problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
         return problem_response(error)
 
-    def of_framework(_: Request, error: Exception) -> Response:
+    async def of_framework(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = {
             404: "there is nothing at this address",
             405: "this address does not take that method",
         }.get(error.status_code, str(error.detail))
-        hint = {404: "see /openapi.json", 405: "POST a picture"}.get(error.status_code, "")
+        allowed = (error.headers or {}).get("Allow", "")
+        method = "POST a picture" if allowed == "POST" else f"it takes {allowed}"
+        hint = {404: "see /openapi.json", 405: method}.get(error.status_code, "")
         return problem_response(Problem(error.status_code, detail, hint=hint, headers=error.headers))
 
-    def of_parameter(_: Request, error: Exception) -> Response:
+    async def of_parameter(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         return problem_response(Problem(422, f"{first['loc'][-1]}: {first['msg']}"))
 
-    def of_model(_: Request, error: Exception) -> Response:
+    async def of_model(_: Request, error: Exception) -> Response:
         assert isinstance(error, ModelError)
         return problem_response(Problem(500, error.message, hint=error.hint))
 
-    def of_anything(_: Request, __: Exception) -> Response:
+    async def of_anything(_: Request, __: Exception) -> Response:
         # What it was is logged, for the operator, not told.
         return problem_response(Problem(500, "an error of the server's own; its log says more"))
 
-    def of_leaving(_: Request, __: Exception) -> Response:
+    async def of_leaving(_: Request, __: Exception) -> Response:
         return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it; the log has it
 
     app.add_exception_handler(Problem, of_problem)

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from pipeline.web.headers import FORMATS, format_of, size_of
+from pipeline.web.headers import FORMATS, format_of, scans_of, size_of
 from pipeline.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ __all__ = ["check_picture", "form_picture", "read_picture"]
 _FORM_EXTRA = 65_536
 _LONGEST_URL_BODY = 16_384
 _MOST_PARTS = 4
+#: Encoders of progressive JPEGs make about 10.
+_MOST_SCANS = 64
 _FIELD = "image"
 _HOW = "send the file itself with Content-Type: image/jpeg, or a form with the field image"
 
@@ -53,13 +55,14 @@ async def read_picture(
         boundary = options.get(b"boundary", b"")
         if not boundary:
             raise Problem(400, "the form names no boundary", hint="curl -F image=@photo.jpg makes it right")
-        body = await _read(request, max_bytes + _FORM_EXTRA, max_bytes, timeout_s)
+        body = await _read(request, max_bytes + _FORM_EXTRA, _too_large(max_bytes), timeout_s)
         data = form_picture(body, boundary)
     elif kind == b"application/json":
-        body = await _read(request, _LONGEST_URL_BODY, _LONGEST_URL_BODY, timeout_s)
+        long = Problem(413, f"the JSON is longer than {_LONGEST_URL_BODY:,} bytes", hint=_HOW)
+        body = await _read(request, _LONGEST_URL_BODY, long, timeout_s)
         data = await fetch(_url_in(body))
     elif kind.startswith(b"image/") or kind == b"application/octet-stream":
-        data = await _read(request, max_bytes, max_bytes, timeout_s)
+        data = await _read(request, max_bytes, _too_large(max_bytes), timeout_s)
     else:
         shown = kind.decode("latin-1") or "nothing"
         raise Problem(415, f"the request says that its body is {shown}", hint=_HOW, headers=_accepts())
@@ -76,7 +79,8 @@ def check_picture(data: bytes, max_pixels: int) -> None:
         max_pixels: Most pixels that are taken.
 
     Raises:
-        Problem: 400 empty, 413 too many pixels, 415 of another format, 422 the header is damaged.
+        Problem: 400 empty, 413 too many pixels, 415 of another format, 422 the header is damaged,
+            or it would take a decoder very long.
     """
     if not data:
         raise Problem(400, "the picture is empty", hint=_HOW)
@@ -93,6 +97,11 @@ def check_picture(data: bytes, max_pixels: int) -> None:
         raise Problem(
             413, f"the picture has {width}x{height} pixels; at most {max_pixels:,} are taken",
             hint="scale it down",
+        )  # fmt: skip
+    if scans_of(data, _MOST_SCANS) > _MOST_SCANS:
+        raise Problem(
+            422, f"the picture has more than {_MOST_SCANS} scans, or thousands of segments",
+            hint="save it as baseline JPEG",
         )  # fmt: skip
 
 
@@ -111,7 +120,7 @@ def form_picture(body: bytes, boundary: bytes) -> bytes:
         parser = MultipartParser(boundary, form.callbacks())
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise Problem(400, f"the form cannot be read: {error}") from error
     if not form.whole:
         raise Problem(400, "the form ends early")
@@ -177,17 +186,17 @@ class _Form:
         self.whole = True
 
 
-async def _read(request: Request, limit: int, told: int, timeout_s: float) -> bytes:
+async def _read(request: Request, limit: int, too_large: Problem, timeout_s: float) -> bytes:
     """The body, if it is no longer than ``limit`` and comes in time."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
-        raise _too_large(told)
+        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limit:
-                    raise _too_large(told)
+                    raise too_large
                 body += chunk
     except TimeoutError as error:
         raise Problem(
@@ -199,8 +208,9 @@ async def _read(request: Request, limit: int, told: int, timeout_s: float) -> by
 def _url_in(body: bytes) -> str:
     try:
         document: Any = json.loads(body)
-    except ValueError as error:
-        raise Problem(400, f"the body is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        why = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+        raise Problem(400, f"the body is no JSON that can be read{why}") from error
     if not isinstance(document, dict) or set(document) != {"url"} or not isinstance(document["url"], str):
         raise Problem(
             400, "the JSON is to be one object with a url", hint='{"url": "https://example.com/a.jpg"}'

@@ -228,6 +228,8 @@ def _address(text: str) -> bool:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return "it broke off before the file was whole"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or 'failed'}"
     return (error.strerror if isinstance(error, OSError) else "") or "its answer is no HTTP"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import time
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 #: Paths that anybody may see who reaches the server: they hold nothing.
 _OPEN = frozenset({"/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/openapi.json"})
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::\d*)?")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -27,7 +29,7 @@ _HEADERS = (
 
 
 class Guard:
-    """Refuses requests without the token, for another host, or from another site's page.
+    """Refuses requests without the token, for another host, from another site's page, or of two lengths.
 
     A page of any site can make a browser ask ``127.0.0.1``, and with a name of its own that it lets point
     there even read the answer. So a server for this machine answers to its own names only.
@@ -54,6 +56,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _problem(self, path: str, headers: Headers) -> Problem | None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # RFC 9112, 6.1: a proxy before this server may have taken the other one for the true length.
+            return Problem(400, "the request states its length in two ways", headers={"Connection": "close"})
         host = _without_port(headers.get("host", "")).lower()
         if self._hosts and host not in self._hosts:
             return Problem(
@@ -126,4 +131,6 @@ def _with_headers(send: Send) -> Send:
 
 
 def _without_port(host: str) -> str:
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    """The name alone; empty where it is no name."""
+    found = _HOST.fullmatch(host)
+    return found[1] if found else ""

@@ -6,9 +6,12 @@ Formats: ITU-T T.81 (JPEG), W3C PNG, RFC 9649 (WebP), and the headers of Windows
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
+from itertools import islice
 
-__all__ = ["FORMATS", "format_of", "size_of"]
+__all__ = ["FORMATS", "format_of", "scans_of", "size_of"]
 
 #: Formats that are taken, with their media type.
 FORMATS: dict[str, str] = {
@@ -20,8 +23,11 @@ FORMATS: dict[str, str] = {
 
 #: Markers of a JPEG frame: all SOFn but those that share the range (DHT, JPG, DAC).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: JPEG markers without a length.
-_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+#: A JPEG marker with a segment, or the end: not a stuffed 0xFF, a fill byte, TEM, a restart or a start.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+_END, _SCAN = 0xD9, 0xDA
+#: Large files with profiles and previews have hundreds.
+_MOST_SEGMENTS = 10_000
 
 
 def format_of(data: bytes) -> str:
@@ -57,22 +63,42 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return size if size is not None and min(size) > 0 else None
 
 
-def _jpeg(data: bytes) -> tuple[int, int] | None:
+def scans_of(data: bytes, most: int) -> int:
+    """How many scans a JPEG has. A decoder goes over all pixels for each, though it may be of 33 bytes.
+
+    Args:
+        data: The file.
+        most: Where to stop counting.
+
+    Returns:
+        The number, 0 for other formats; no more than ``most`` + 1, and that, too, for a file of so many
+        segments that counting them would take long.
+    """
+    count = 0
+    segments = _segments(data) if format_of(data) == "jpeg" else iter(())
+    for number, (marker, _) in enumerate(segments, 1):
+        count += marker == _SCAN
+        if count > most or number > _MOST_SEGMENTS:
+            return most + 1
+    return count
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of a JPEG up to its end, and where each one's segment begins; read as libjpeg does."""
     at = 2
-    while data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker in _BARE:
-            at += 2
-        elif marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+    while (found := _MARKER.search(data, at)) is not None and found[0][1] != _END:
+        at = found.end()
+        yield found[0][1], at
+        at += int.from_bytes(data[at : at + 2], "big")
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    for marker, at in islice(_segments(data), _MOST_SEGMENTS):
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
-        else:
-            (length,) = struct.unpack_from(">H", data, at + 2)
-            if marker in (0xD9, 0xDA) or length < 2:  # the end or the scan, and no frame before it
-                return None
-            at += 2 + length
+        if marker == _SCAN:  # and no frame before it
+            break
     return None
 
 

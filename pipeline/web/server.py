@@ -9,20 +9,19 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from pipeline.errors import ConfigError
+from pipeline.web.connections import BACKLOG, Connection
 
 __all__ = ["bind", "serve"]
 
-_BACKLOG = 128
 #: Idle connections are cheap, but not free.
 _KEEP_ALIVE_S = 15
 #: A connection that has asked nothing for so long is closed; uvicorn itself waits for ever for the first
-#: request, and for the rest of one whose head has begun.
+#: request, for the rest of one whose head has begun, and for who does not read the answer.
 _SILENT_S = 30.0
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
@@ -49,7 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(
@@ -73,7 +72,7 @@ def serve(app: ASGIApp, sock: socket.socket, *, ready: Callable[[], None], stop_
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -81,22 +80,29 @@ def serve(app: ASGIApp, sock: socket.socket, *, ready: Callable[[], None], stop_
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(stop_s)),
-        # Who connects and says nothing holds a file descriptor: not more of them than a process may have.
-        limit_concurrency=500,
+        backlog=BACKLOG,
     )
-    server = _Server(config, ready)
+    # A request is read, its picture fetched and looked at: each of them within `stop_s`.
+    server = _Server(config, ready, _SILENT_S + 3 * stop_s)
     asyncio.run(server.serve(sockets=[sock]))
     return _EXIT_CODES.get(signal.Signals(server.received[0]), 0) if server.received else 0
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is ready, and leaves the exit code to us."""
+    """Tells when it is ready, and leaves the exit code to us.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    Args:
+        config: As uvicorn takes it.
+        ready: Called when requests are answered.
+        longest_s: A connection whose request is not answered so long after the last one, or after it was
+            opened, is one whose answer nobody reads.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], longest_s: float) -> None:
         super().__init__(config)
+        self._longest_s = longest_s
         self.received: list[int] = []
         self._ready = ready
-        self._silent: dict[tuple[Any, Any], float] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -109,17 +115,11 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_silent(self, now: float) -> None:
-        """Close connections without a request under way whose last one began long ago, or that had none."""
-        seen = {}
+        """Close connections on which nothing has been answered for long."""
         for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if cycle is not None and not cycle.response_complete:
-                continue
-            since = self._silent.get((connection, cycle), now)
-            seen[connection, cycle] = since
-            if now - since > _SILENT_S and connection.transport is not None:
-                connection.transport.close()
-        self._silent = seen
+            assert isinstance(connection, Connection)
+            if now - connection.since > (_SILENT_S if connection.idle else self._longest_s):
+                connection.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class Service:
         self._free: dict[str, queue.SimpleQueue[Analyzer]] = {}
         self._opened: list[Analyzer] = []
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="look")
+        self._futures: set[Future[dict[str, Any]]] = set()
         self._requests = 0
 
     def open(self) -> None:
@@ -81,12 +82,22 @@ class Service:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Free the models; what is under way is finished or fails, what waits is dropped."""
+    def close(self, wait_s: float = 10.0) -> bool:
+        """Free the models; what is under way is finished or fails, what waits is dropped.
+
+        Args:
+            wait_s: Longest time to wait for that; nothing stops a decoder that goes on and on.
+
+        Returns:
+            Whether all has ended. If not, threads are left that keep the process from ending by itself.
+        """
         self._pool.shutdown(wait=False, cancel_futures=True)
         for analyzer in self._opened:
             analyzer.close()
-        self._pool.shutdown()
+        _, busy = wait(self._futures.copy(), wait_s)
+        if not busy:
+            self._pool.shutdown()
+        return not busy
 
     @property
     def requests(self) -> int:
@@ -148,6 +159,8 @@ class Service:
         """
         job = _Job(data, time.monotonic())
         future = self._pool.submit(self._run, job, reader)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout_s)
         except TimeoutError as error:

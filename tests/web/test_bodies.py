@@ -10,7 +10,7 @@ pytest.importorskip("fastapi")
 
 from pipeline.web.bodies import check_picture, form_picture
 from pipeline.web.problems import Problem
-from tests.web.test_headers import bomb, encoded
+from tests.web.test_headers import SCAN, bomb, encoded
 
 BOUNDARY = b"x-y-z"
 
@@ -45,6 +45,12 @@ def test_forms_that_are_refused(body: bytes, words: str) -> None:
     assert caught.value.status == 400
 
 
+def test_a_boundary_that_the_parser_refuses() -> None:
+    with pytest.raises(Problem, match="cannot be read") as caught:
+        form_picture(form(("image", b"a")), b"x" * 300)
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
@@ -56,6 +62,8 @@ def test_forms_that_are_refused(body: bytes, words: str) -> None:
         pytest.param(bomb(30_000, 30_000), 413, id="bomb"),
         pytest.param(encoded(".png", 101, 100), 413, id="a little too large"),
         pytest.param(encoded(".png", 100, 100), 0, id="just right"),
+        pytest.param(encoded(".jpg", 99, 99)[:-2] + SCAN * 63, 0, id="many scans"),
+        pytest.param(encoded(".jpg", 99, 99)[:-2] + SCAN * 64, 422, id="too many scans"),
     ],
 )
 def test_what_must_not_be_decoded(data: bytes, status: int) -> None:

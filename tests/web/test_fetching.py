@@ -185,6 +185,12 @@ def test_answers_that_are_no_picture(server: _Server, path: str, expected: int) 
     assert [seen for seen, _ in server.seen] == [path]
 
 
+def test_a_file_that_breaks_off(server: _Server) -> None:
+    port = server.server_port
+    with pytest.raises(Problem, match="before the file was whole"):
+        get(f"http://127.0.0.1:{port}/short", f"127.0.0.1:{port}")
+
+
 @pytest.mark.parametrize("path", ["/drip", "/drip-head"])
 def test_who_drips_is_cut(server: _Server, path: str) -> None:
     port = server.server_port

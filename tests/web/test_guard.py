@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from fastapi.responses import PlainTextResponse
+from starlette.datastructures import Headers
 
 from pipeline.web.guard import AccessLog, Guard
 
@@ -65,7 +66,8 @@ def test_what_is_not(path: str) -> None:
 @pytest.mark.parametrize(
     ("host", "status"),
     [("127.0.0.1:8080", 200), ("LOCALHOST", 200), ("[::1]:8080", 200), ("evil.example", 421), ("", 421),
-     ("127.0.0.1.evil.example", 421), ("localhost@evil.example", 421)],
+     ("127.0.0.1.evil.example", 421), ("localhost@evil.example", 421), ("localhost:8080.evil.example", 421),
+     ("[::1].evil.example", 421), ("[::1]:80:80", 421), ("localhost:", 200)],
 )  # fmt: skip
 def test_names_of_this_server(host: str, status: int) -> None:
     answer = asked("/healthz", headers={"Host": host}, hosts=["localhost", "127.0.0.1", "[::1]"])
@@ -84,6 +86,20 @@ def test_names_of_this_server(host: str, status: int) -> None:
 )
 def test_pages_of_other_sites(path: str, site: str, status: int) -> None:
     assert asked(path, headers={"Sec-Fetch-Site": site}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Transfer-Encoding": "chunked", "Content-Length": "5"}, 400),
+        ({"Transfer-Encoding": "chunked"}, 200),
+        ({"Content-Length": "5"}, 200),
+    ],
+)
+def test_two_lengths(headers: dict[str, str], status: int) -> None:
+    seen = Guard(PlainTextResponse("inside"))._problem("/", Headers(headers))
+    assert (200 if seen is None else seen.status) == status
+    assert seen is None or seen.headers["Connection"] == "close"
 
 
 def test_every_answer_forbids_guessing_its_type() -> None:

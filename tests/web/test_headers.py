@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.web.headers import FORMATS, format_of, size_of
+from pipeline.web.headers import FORMATS, format_of, scans_of, size_of
 
 
 def encoded(suffix: str, width: int = 37, height: int = 21, *options: int) -> bytes:
@@ -71,10 +71,39 @@ def test_other_shapes_of_headers() -> None:
     assert size_of(filled) == (37, 21)
 
 
+SCAN = b"\xff\xda\x00\x02"
+PROGRESSIVE = encoded(".jpg", 37, 21, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+SEGMENT = b"\xff\xe2\x00\x06" + SCAN
+NO_FRAME = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("data", "scans"),
+    [
+        pytest.param(b"", 0, id="nothing"),
+        pytest.param(encoded(".png"), 0, id="another format"),
+        pytest.param(encoded(".jpg"), 1, id="baseline"),
+        pytest.param(encoded(".jpg", 37, 21, cv2.IMWRITE_JPEG_RST_INTERVAL, 1), 1, id="restart markers"),
+        pytest.param(PROGRESSIVE, 10, id="progressive"),
+        pytest.param(PROGRESSIVE[:-2] + SCAN * 10, 20, id="just as many"),
+        pytest.param(PROGRESSIVE[:-2] + SCAN * 11, 21, id="one too many"),
+        pytest.param(PROGRESSIVE[:-2] + b"\xff\xff\xd0" + SCAN * 9999, 21, id="far too many"),
+        pytest.param(PROGRESSIVE + SCAN * 99, 10, id="after its end"),
+        pytest.param(
+            PROGRESSIVE[:2] + SEGMENT * 99 + PROGRESSIVE[2:], 10, id="in a segment, as of a preview"
+        ),
+        pytest.param(NO_FRAME, 21, id="more segments than are counted"),
+    ],
+)
+def test_scans_of_a_jpeg(data: bytes, scans: int) -> None:
+    assert scans_of(data, 20) == scans
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"GIF89a" + bytes(30), b"II*\0" + bytes(30), b"<svg/>", b"\xff\xd8\xff\xd9", b"BM" + bytes(40)],
-)
+    [NO_FRAME, NO_FRAME + encoded(".jpg")[2:], b"\xff\xd8\xff\xda\x00\x02" + encoded(".jpg")[2:], b"",
+     b"GIF89a" + bytes(30), b"II*\0" + bytes(30), b"<svg/>", b"\xff\xd8\xff\xd9", b"BM" + bytes(40)],
+)  # fmt: skip
 def test_what_has_no_size(data: bytes) -> None:
     assert size_of(data) is None
 
@@ -86,6 +115,7 @@ def test_damage_never_raises_and_never_gives_less_than_a_pixel(data: bytes, draw
         if damaged:
             damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
     size = size_of(bytes(damaged))
+    assert 0 <= scans_of(bytes(damaged), 3) <= 4
     assert size is None or min(size) > 0
 
 
@@ -99,4 +129,5 @@ def test_real_pictures(assets: Path) -> None:
         seen += 1
         # Unchanged, so not turned as EXIF asks: what the header says.
         assert size_of(data) == (picture.shape[1], picture.shape[0]), path
+        assert scans_of(data, 20) <= 20, path
     assert seen > 20

@@ -26,6 +26,7 @@ from tests.web.test_service import picture
 
 TOKEN = "0123456789abcdef"
 PNG = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
 
 
 class Server:
@@ -168,6 +169,12 @@ LARGE = bytes(400_000)
         pytest.param("/v1/tag?confidence=nan", {"content": b"x"}, 422, "confidence", id="no number"),
         pytest.param("/v1/tag?confidense=1", {"content": b"x"}, 422, "did you mean", id="misspelt"),
         pytest.param("/v1/detect?top_k=1", {"content": b"x"}, 422, "top_k", id="not of this task"),
+        pytest.param("/v1/tag?top_k=1&top_k=2", {"content": b"x"}, 422, "more than once", id="twice"),
+        pytest.param("/v1/tag?classes=%20,", {"content": b"x"}, 422, "names no label", id="labels of blanks"),
+        pytest.param("/v1/tag/", {"content": b"x"}, 404, "openapi", id="a slash more"),
+        pytest.param("/v1/tag", {"content": b"[" * 9999, "headers": JSON}, 400, "no JSON", id="deep JSON"),
+        pytest.param("/v1/tag", {"content": b"{", "headers": JSON}, 400, "Expecting", id="half JSON"),
+        pytest.param("/v1/tag", {"content": b" " * 20_000, "headers": JSON}, 413, "16,384", id="long JSON"),
         pytest.param("/v1/tag?classes=rod", {"content": b"x"}, 422, "did you mean red", id="no such label"),
     ],
 )  # fmt: skip
@@ -181,11 +188,16 @@ def test_refusals(server: Server, path: str, options: dict[str, Any], status: in
     assert words in problem["detail"] + problem.get("hint", "")
 
 
-def test_other_methods(server: Server) -> None:
-    answer = server.client.get("/v1/tag")
+@pytest.mark.parametrize(
+    ("method", "path", "allowed", "hint"),
+    [("GET", "/v1/tag", "POST", "POST a picture"), ("POST", "/healthz", "GET", "it takes GET")],
+)
+def test_other_methods(server: Server, method: str, path: str, allowed: str, hint: str) -> None:
+    answer = server.client.request(method, path)
     assert answer.status_code == 405
-    assert answer.headers["Allow"] == "POST"
+    assert answer.headers["Allow"] == allowed
     assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["hint"] == hint
 
 
 def test_a_body_that_does_not_come(server: Server) -> None:
@@ -214,6 +226,21 @@ def test_health(server: Server) -> None:
         "detector": "fake",
         "classifier": "fake?task=classify",
     }
+
+
+def test_the_head_of_health(server: Server) -> None:
+    answer = server.client.head("/healthz")
+    assert answer.status_code == 200
+    assert int(answer.headers["Content-Length"]) > 0
+    assert "head" not in server.client.get("/openapi.json").json()["paths"]["/healthz"]
+
+
+def test_bad_http_over_a_real_connection(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").rstrip("/").split(":")
+    with socket.create_connection((host, int(port)), 20) as wrong:
+        wrong.sendall(b"GARBAGE\r\n\r\n")
+        with wrong.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 400 ")  # and it is closed
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
@@ -304,6 +331,24 @@ def test_without_its_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr("pipeline.cli.serve.find_spec", lambda name: None if name == "uvicorn" else 1)
     assert main(["serve"]) == 2
     assert "serve needs what is not installed: uvicorn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 130])
+def test_a_thread_that_never_ends_does_not_keep_the_process(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(Exception):  # noqa: N818 - no error
+        """In place of the end of this process."""
+
+    def leave(status: int) -> None:
+        raise Gone(status)
+
+    monkeypatch.setattr("pipeline.web.server.serve", lambda *_, **__: code)
+    monkeypatch.setattr("pipeline.web.service.wait", lambda futures, _: (set(), {"one that goes on"}))
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+    with pytest.raises(Gone, match=str(code)):
+        main(["serve", "--model", "fake", "--port", "0"])
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -134,6 +135,31 @@ def test_an_answer_that_does_not_come_in_time() -> None:
     finally:
         service.close()  # ends the wait of the first
     assert [one.status for one in found] == [504, 504]
+
+
+def test_the_end_does_not_wait_for_a_decoder_that_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def decode(_: bytes) -> None:
+        began.set()
+        assert over.wait(30)
+
+    monkeypatch.setattr("pipeline.web.service.decode_image", decode)
+
+    async def stop_meanwhile() -> tuple[bool, bool, Any]:
+        look = asyncio.create_task(service.look(b"", service.reader("detect")))
+        assert await asyncio.to_thread(began.wait, 30)
+        early = service.close(0.0)
+        over.set()
+        await asyncio.wait([look])
+        return early, service.close(), look.exception()
+
+    early, late, found = asyncio.run(stop_meanwhile())
+    assert not early
+    assert late
+    assert found.status == 422
 
 
 def test_two_models_of_a_kind_are_refused() -> None:
