@@ -177,6 +177,11 @@ def summary_tables(summary: dict[str, Any]) -> Group:
         f"{balance}: decoded = admitted + dropped, admitted = published + lost",
         f"objects by label: {_counts(summary['objects'])}",
     ]
+    for name, source in summary["sources"].items():
+        for line, ways in source.get("lines", {}).items():
+            lines.append(f"{name}, line {line}: {_counts(ways)}")
+        if "zones" in source:
+            lines.append(f"{name}, zones entered: {_counts(source['zones'])}")
     if summary["restarts"]:
         lines.append(f"restarted: {_counts(summary['restarts'])}")
     parts: list[Any] = [books]

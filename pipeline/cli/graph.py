@@ -1,4 +1,7 @@
-"""``framewire graph``: the processes of a run and how they are joined, without starting it."""
+"""``framewire graph``: the processes of a run and how they are joined, without starting it.
+
+``--frame`` is in `pipeline.cli.frame`.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +65,29 @@ def graph(
     as_dot: Annotated[bool, typer.Option("--dot", help="Write it for Graphviz.")] = False,
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Write it for Mermaid.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    frame: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: write one picture of each source here, with its zones and lines and a ruler.",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="With --frame: this source alone.", show_default=False)
+    ] = None,
+    at: Annotated[
+        float, typer.Option(min=0, help="With --frame: of recordings, the picture at this time, seconds.")
+    ] = 0.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="With --frame: longest wait for a camera, seconds.")
+    ] = 15.0,
 ) -> None:
     """Show which processes a run has, and where frames wait or may be dropped; nothing is started.
 
+    With --frame, show instead where zones and lines lie, or read off where they should.
+
     Example: framewire graph -c configs/demo.yaml
+    Example: framewire graph video.mp4 --frame where.png
     """
     styles = [s for s, on in ((Style.DOT, as_dot), (Style.MERMAID, as_mermaid), (Style.JSON, as_json)) if on]
     if len(styles) > 1:
@@ -74,6 +96,15 @@ def graph(
     found = load(config, given) if config else from_mapping(given, "command line")
     if not found.sources:
         raise ConfigError("there is no source to draw", hint="type: framewire graph video.mp4, or -c FILE")
+    if frame is not None:
+        if styles:
+            raise ConfigError(f"--frame and --{styles[0]} cannot go together", hint="give one of them")
+        from pipeline.cli.frame import draw_frames  # loads OpenCV
+
+        draw_frames(found, frame, only=source, at_s=at, timeout_s=timeout)
+        return
+    if source is not None or at:
+        raise ConfigError("--source and --at go with --frame", hint="add --frame where.png")
     sys.stdout.write(draw(found, styles[0] if styles else Style.TEXT))
 
 

@@ -41,10 +41,19 @@ def run(
     confidence: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Drop detections below it.")
     ] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="auto, sort, bytetrack, ocsort, botsort or none.")
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Only these labels: person,car")] = None,
     annotate: Annotated[bool, typer.Option("--annotate", help="Write annotated.mp4 to --out.")] = False,
     contact_sheet: Annotated[
         bool, typer.Option("--contact-sheet", help="Write contact-sheet.png to --out.")
+    ] = False,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Write the best picture of each object to --out.")
+    ] = False,
+    heatmap: Annotated[
+        bool, typer.Option("--heatmap", help="Write where objects were to --out, as a picture.")
     ] = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Play at the recording's own pace; the newest frame wins.")
@@ -73,11 +82,14 @@ def run(
         "model.device": device,
         "model.confidence": confidence,
         "model.classes": [label.strip() for label in classes.split(",")] if classes else None,
+        "track.algorithm": tracker,
         "preprocess": preprocess,
         "stages.infer.replicas": infer_replicas,
         "run.out": str(out) if out else None,
         "run.annotate": annotate or None,
         "run.contact_sheet": contact_sheet or None,
+        "run.snapshots": snapshots or None,
+        "run.heatmap": heatmap or None,
         "run.realtime": realtime or None,
         "run.duration_s": duration,
         "publish": [{"zmq": publish}] if publish else None,

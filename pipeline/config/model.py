@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.config.fields import Count, Fraction, Label, Seconds, Section, SourceName, Switch, Text, listed
+from pipeline.config.fields import Count, Fraction, Label, Seconds, Section, SourceName, Text, listed
 from pipeline.config.metrics import Metrics
+from pipeline.config.privacy import Privacy
 from pipeline.config.publish import Sink
+from pipeline.config.run import Run
+from pipeline.config.scene import Ground, Line, Mask, Zone, check_sources, problem_at, scene_of
 from pipeline.config.source import Source, as_source
+from pipeline.config.stages import STAGES, InferStage, Stage, Stages
+from pipeline.config.track import Closing, Track
 
-__all__ = [
-    "STAGES",
-    "Cascade",
-    "Config",
-    "Events",
-    "InferStage",
-    "Model",
-    "PublishStage",
-    "Restart",
-    "Run",
-    "Stage",
-    "Stages",
-    "Track",
-]
-
-#: The five stages, in pipeline order.
-STAGES = ("capture", "preprocess", "infer", "postprocess", "publish")
-_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
+__all__ = ["Cascade", "Config", "Events", "Model"]
 
 
-def _replicas(value: Any) -> Any:
-    if value == "auto":
+def _closing(value: Any) -> Any:
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or isinstance(value, dict | Closing):
         return value
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
-        raise ValueError("must be a whole number from 1 to 64, or auto")
-    return value
+    raise ValueError("must be true, or {notice_s: …}; write true")
 
 
 def _size(value: Any) -> Any:
@@ -105,21 +90,6 @@ class Model(Section):
         return value
 
 
-class Track(Section):
-    """How objects are followed from frame to frame."""
-
-    algorithm: Literal["bytetrack", "none"] = Field(
-        default="bytetrack",
-        description="The tracker; none gives detections without ids and no object events.",
-    )
-    smoothing_s: Seconds = Field(
-        default=0.0, description="For localize: how slowly the box follows, seconds; 0 for not at all."
-    )
-    lost_after_s: Seconds = Field(
-        default=2.0, description="An object that is not seen for this long has ended, seconds of video."
-    )
-
-
 class Cascade(Section):
     """A classifier that looks at the objects of the model, and gives them an attribute of its name."""
 
@@ -151,133 +121,6 @@ class Events(Section):
     )
 
 
-class Stage(Section):
-    """How one stage is run."""
-
-    replicas: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="How many processes run this stage."
-    )
-
-    @field_validator("replicas", mode="before")
-    @classmethod
-    def _whole(cls, value: Any) -> Any:
-        if value == "auto":
-            raise ValueError("must be a whole number from 1 to 64; only infer takes auto")
-        return _replicas(value)
-
-
-class PublishStage(Section):
-    """How results are published: always by one process, which numbers the events without gaps."""
-
-    replicas: Literal[1] = Field(default=1, description="Always 1.")
-
-    @field_validator("replicas", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        if isinstance(value, bool) or value not in (1, "1"):
-            raise ValueError("must be 1, because event numbers are without gaps; leave it out")
-        return 1
-
-
-class InferStage(Section):
-    """How inference is run."""
-
-    replicas: Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], BeforeValidator(_replicas)] = (
-        Field(
-            default="auto", description="How many processes run inference; auto decides by device and cores."
-        )
-    )
-    address: Text = Field(
-        default="ipc",
-        description="ipc on this host, or tcp://HOST:PORT, pixels inline; each replica the next port.",
-    )
-    batch: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1,
-        description="Frames of all sources in one inference at most; on a CPU more than 1 gains nothing.",
-    )
-
-    @field_validator("batch", mode="before")
-    @classmethod
-    def _whole(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # pydantic would take `true` for 1
-            raise ValueError("must be a whole number from 1 to 64")
-        return value
-
-    @field_validator("address")
-    @classmethod
-    def _ipc_or_tcp(cls, value: str) -> str:
-        match = _ADDRESS.fullmatch(value)
-        if value != "ipc" and not (match and 1 <= int(match[1]) <= 65535):
-            raise ValueError("must be ipc, or tcp://HOST:PORT such as tcp://127.0.0.1:5601")
-        return value
-
-
-class Stages(Section):
-    """Processes per stage. Capture is not here: it runs once per source."""
-
-    preprocess: Stage = Field(default_factory=Stage, description="Frame to model input.")
-    infer: InferStage = Field(default_factory=InferStage, description="Model input to raw model output.")
-    postprocess: Stage = Field(
-        default_factory=Stage,
-        description="Raw output to tracked objects; each source stays with one replica.",
-    )
-    publish: PublishStage = Field(
-        default_factory=PublishStage, description="Results to subscribers and files."
-    )
-
-
-class Restart(Section):
-    """What happens when a stage process dies."""
-
-    budget: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=5, description="Restarts allowed within window_s; 0: none."
-    )
-    window_s: Seconds = Field(default=60.0, description="The time over which restarts are counted, seconds.")
-    backoff_s: Seconds = Field(
-        default=0.1, description="Wait before the first restart, seconds; doubles with each."
-    )
-    backoff_max_s: Seconds = Field(default=5.0, description="Longest wait before a restart, seconds.")
-
-    @model_validator(mode="after")
-    def _order(self) -> Self:
-        if self.backoff_max_s < self.backoff_s:
-            raise ValueError("has a backoff_max_s below its backoff_s; write a larger backoff_max_s")
-        return self
-
-
-class Run(Section):
-    """One run: how long, how fast, and what it leaves behind."""
-
-    out: Text | None = Field(
-        default=None, description="Folder for detections, events, summary and pictures; left out: none."
-    )
-    annotate: Switch = Field(default=False, description="Write annotated.mp4 to the out folder.")
-    contact_sheet: Switch = Field(default=False, description="Write contact-sheet.png to the out folder.")
-    realtime: Switch = Field(
-        default=False,
-        description="Play files at their own speed and drop frames that come too late, as a camera would.",
-    )
-    duration_s: Annotated[Seconds, Field(gt=0)] | None = Field(
-        default=None,
-        description="Stop after this long, seconds; left out: at the end of the files, or never.",
-    )
-    slots: Annotated[Count, Field(ge=2, le=1024)] = Field(
-        default=8,
-        description="Frames of one source that may be under way at once; each takes a slot of shared memory.",
-    )
-    restart: Restart = Field(default_factory=Restart, description="What happens when a stage process dies.")
-    stop_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(
-        default=15.0, description="An ordered stop may take this long before processes are killed, seconds."
-    )
-
-    @model_validator(mode="after")
-    def _somewhere_to_write(self) -> Self:
-        wanted = [key for key in ("annotate", "contact_sheet") if getattr(self, key)]
-        if wanted and self.out is None:
-            raise ValueError(f"has {wanted[0]} but no folder to write to; add out: DIR (or type --out DIR)")
-        return self
-
-
 _GROUPS_EXAMPLE = "[[preprocess, infer], [postprocess, publish]]"
 
 
@@ -295,6 +138,27 @@ class Config(Section):
         description="fast scales before colour conversion; exact converts the full-size frame first.",
     )
     track: Track = Field(default_factory=Track, description="How objects are followed from frame to frame.")
+    zones: dict[SourceName, dict[SourceName, Zone]] = Field(
+        default_factory=dict, description="Areas in which objects are counted and timed, by source and name."
+    )
+    lines: dict[SourceName, dict[SourceName, Line]] = Field(
+        default_factory=dict, description="Lines whose crossing is an event, by source and name."
+    )
+    masks: dict[SourceName, dict[SourceName, Mask]] = Field(
+        default_factory=dict, description="Areas not to be looked at, or not shown, by source and name."
+    )
+    ground: dict[SourceName, Ground] = Field(
+        default_factory=dict, description="Where four points of the picture are on the ground, by source."
+    )
+    privacy: Privacy | None = Field(
+        default=None, description="Objects that no picture may show; left out: all are shown."
+    )
+    closing: Annotated[
+        Closing | None, BeforeValidator(_closing, json_schema_input_type=bool | Closing | None)
+    ] = Field(
+        default=None,
+        description="Tell what moving cameras will reach; true takes the usual times, left out: nothing.",
+    )
     cascades: dict[Label, Cascade] = Field(
         default_factory=dict, description="Classifiers that look at the objects, by name of the attribute."
     )
@@ -318,6 +182,64 @@ class Config(Section):
     )
     metrics: Metrics = Field(default_factory=Metrics, description="Numbers of the run for Prometheus.")
     run: Run = Field(default_factory=Run, description="How long a run takes and what it leaves behind.")
+
+    @field_validator("zones", "lines", "masks", "ground")
+    @classmethod
+    def _of_a_source(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        check_sources(value, info.data.get("sources", {}))
+        return value
+
+    @field_validator("lines")
+    @classmethod
+    def _own_names(
+        cls, value: dict[str, dict[str, Line]], info: ValidationInfo
+    ) -> dict[str, dict[str, Line]]:
+        for source, lines in value.items():
+            twice = [name for name in lines if name in info.data.get("zones", {}).get(source, {})]
+            if twice:
+                raise problem_at((source, twice[0]), "has the name of a zone; give the line another")
+        return value
+
+    @model_validator(mode="after")
+    def _drawings_fit(self) -> Self:
+        for key in ("zones", "lines"):
+            if not any(getattr(self, key).values()):
+                continue
+            if self.model.task == "classify":
+                raise problem_at((key,), "is there, but model.task classify finds no objects; write detect")
+            if self.track.algorithm == "none":
+                raise problem_at(
+                    (key,), "is there, but track.algorithm none follows nothing; write algorithm: auto"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_fits(self) -> Self:
+        if self.privacy is None:
+            return self
+        if self.model.task == "classify":
+            raise problem_at(
+                ("privacy",), "is there, but model.task classify finds no objects to hide; write detect"
+            )
+        unseen = [label for label in self.privacy.labels if label not in (self.model.classes or (label,))]
+        if unseen:
+            raise problem_at(
+                ("privacy", "labels"),
+                f"names {unseen[0]}, which model.classes leaves out, so that it would be shown; add it there",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _closing_fits(self) -> Self:
+        if self.closing is None:
+            return self
+        if self.model.task == "classify" or self.track.algorithm == "none":
+            raise problem_at(("closing",), "is there, but nothing is followed; write detect and track: auto")
+        if self.sources and not any(source.moving for source in self.sources.values()):
+            raise problem_at(
+                ("closing",), "is there, but no source has a moving camera; add moving: true to the source"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cascades_fit(self) -> Self:
@@ -396,3 +318,17 @@ class Config(Section):
         group = next((group for group in self.groups if stage in group), (stage,))
         given = list(self._given(group).values())
         return given[0] if given else self._of("infer" if "infer" in group else stage).replicas
+
+    def scene(self, name: str) -> dict[str, Any]:
+        """What is drawn for a source, as plain data that converts to a `pipeline.messages.Scene`.
+
+        Args:
+            name: Name of the source; of one that nothing is drawn for the scene is empty.
+        """
+        return scene_of(
+            self.zones.get(name, {}),
+            self.lines.get(name, {}),
+            self.masks.get(name, {}),
+            self.ground.get(name),
+            moving=name in self.sources and self.sources[name].moving,
+        )

@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config.fields import Count, Seconds, Section, Switch, Text, is_loopback
+from pipeline.config.fields import Count, Label, Seconds, Section, Switch, Text, is_loopback, listed
 
-__all__ = ["SINK_KINDS", "ContactSheetSink", "JsonlSink", "Sink", "VideoSink", "ZmqSink"]
+__all__ = ["SINK_KINDS", "ContactSheetSink", "HeatmapSink", "JsonlSink", "Sink", "VideoSink", "ZmqSink"]
 
 _TCP = re.compile(r"tcp://(\[[^\]]+\]|[^:\[\]/\s]+):(\d+|\*)")
 
@@ -86,8 +86,21 @@ class ContactSheetSink(_Sink):
     width: Count = Field(default=1600, description="Width of the whole sheet in pixels.")
 
 
+class HeatmapSink(_Sink):
+    """Write a picture of where objects were, and the numbers beside it."""
+
+    kind: ClassVar[str] = "heatmap"
+    path: Text = Field(alias="heatmap", description="The PNG file; with several sources, one for each.")
+    labels: Annotated[tuple[Label, ...], Field(min_length=1), listed("[person]")] | None = Field(
+        default=None, description="Labels of the objects that count; left out: all."
+    )
+    columns: Annotated[Count, Field(ge=4, le=512)] = Field(
+        default=96, description="Cells across the picture."
+    )
+
+
 SINK_KINDS: dict[str, type[_Sink]] = {
-    cls.kind: cls for cls in (ZmqSink, JsonlSink, VideoSink, ContactSheetSink)
+    cls.kind: cls for cls in (ZmqSink, JsonlSink, VideoSink, ContactSheetSink, HeatmapSink)
 }
 
 
@@ -120,7 +133,8 @@ Sink = Annotated[
     Annotated[ZmqSink, Tag("zmq")]
     | Annotated[JsonlSink, Tag("jsonl")]
     | Annotated[VideoSink, Tag("video")]
-    | Annotated[ContactSheetSink, Tag("contact_sheet")],
+    | Annotated[ContactSheetSink, Tag("contact_sheet")]
+    | Annotated[HeatmapSink, Tag("heatmap")],
     Discriminator(_kind),
     BeforeValidator(_one_kind),
 ]

@@ -208,6 +208,7 @@ class Source(Section):
     timezone: Text | None = Field(
         default=None, description="Time zone of the schedule, such as Europe/Berlin; left out: this host's."
     )
+    moving: Switch = Field(default=False, description="Whether the camera itself moves, as in a car.")
     raw_options: Annotated[
         dict[str, str],
         BeforeValidator(_raw_options, json_schema_input_type=dict[str, str | int | float | bool]),

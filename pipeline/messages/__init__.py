@@ -10,34 +10,45 @@ same `FrameHeader`, so that joins are by ``(source, epoch, seq)`` and never by "
 
 from __future__ import annotations
 
-from pipeline.messages.events import Event
+from pipeline.messages.events import Event, EventType
 from pipeline.messages.found import Attribute, Classes, Detections
 from pipeline.messages.frames import Blob, Clock, FrameHeader, LetterboxMap, Span, State, Status
+from pipeline.messages.scene import Anchor, Coordinates, Filter, Ground, Line, Mask, Point, Scene, Zone
 from pipeline.messages.specs import ModelSpec, Task
 from pipeline.messages.steps import EndOfStream, Frame, Lost, Message, ModelInput, ModelOutput, Result
 
 __all__ = [
     "WIRE_VERSION",
+    "Anchor",
     "Attribute",
     "Blob",
     "Classes",
     "Clock",
+    "Coordinates",
     "Detections",
     "EndOfStream",
     "Event",
+    "EventType",
+    "Filter",
     "Frame",
     "FrameHeader",
+    "Ground",
     "LetterboxMap",
+    "Line",
     "Lost",
+    "Mask",
     "Message",
     "ModelInput",
     "ModelOutput",
     "ModelSpec",
+    "Point",
     "Result",
+    "Scene",
     "Span",
     "State",
     "Status",
     "Task",
+    "Zone",
 ]
 
 WIRE_VERSION = 1

@@ -8,14 +8,21 @@ import msgspec
 
 from pipeline.messages.frames import Clock
 
-__all__ = ["Event"]
+__all__ = ["Event", "EventType"]
+
+#: ``start``, ``update`` and ``end`` of an object; ``zone`` and ``line``: what it did there; ``occupancy``
+#: and ``crowd`` of a zone; ``closing``: an object comes nearer; ``camera``: it began or ceased to move;
+#: ``source``: its connection.
+EventType = Literal[
+    "start", "update", "end", "zone", "line", "occupancy", "crowd", "closing", "camera", "source"
+]
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One life-cycle event of an object or a source, as subscribers see it (without its envelope).
 
     Attributes:
-        type: ``start``, ``update``, ``end`` (objects) or ``source`` (state of a source).
+        type: What kind of thing happened.
         source: Name of the source.
         at: UTC seconds of the frame that caused it.
         pts_ns: Presentation time of that frame.
@@ -32,7 +39,25 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         duration_s: From first to last seen, by presentation time.
         attributes: What cascades say of the object, by name: ``{"label": …, "confidence": …}``.
         frames: In how many frames it was seen.
-        state: For ``source``: its new `State`.
+        zones: Zones that the object is in now.
+        entered_zones: All that it has ever entered.
+        stationary: Whether the object stays where it is.
+        speed_mps: Its speed over ground, metres a second, where the ground is calibrated.
+        distance_m: Its way over ground so far, metres.
+        path: For ``end``: where the object was, rows of seconds since its start and the normalised x and y of
+            its anchor point.
+        snapshot: Its best picture so far: a file, relative to the run's folder.
+        action: For ``zone``: ``enter``, ``exit`` or ``loiter``; for ``crowd`` and ``closing``: ``start``,
+            ``update`` or ``end``.
+        zone: Name of the zone.
+        dwell_s: For ``zone``: how long the object has been in it, seconds.
+        count: For ``occupancy`` and ``crowd``: how many objects are in the zone.
+        counts: The same by label.
+        line: Name of the line.
+        direction: Name of the side of the line on which the object is now.
+        severity: For ``closing``: ``notice``, ``warning`` or ``critical``.
+        ttc_s: For ``closing``: time to contact if nothing changes, seconds.
+        state: For ``source``: its new `State`; for ``camera``: ``moving`` or ``still``.
         reason: Why an object ended, or why a source is in that state: one word.
         message: The same for a source, in a sentence.
         model: Name of the model.
@@ -41,7 +66,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         latency_ms: Capture-to-publish time of the frame so far and per stage.
     """
 
-    type: Literal["start", "update", "end", "source"]
+    type: EventType
     source: str
     at: float
     pts_ns: int = 0
@@ -58,6 +83,22 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_s: float | None = None
     frames: int | None = None
     attributes: dict[str, Any] | None = None
+    zones: tuple[str, ...] | None = None
+    entered_zones: tuple[str, ...] | None = None
+    stationary: bool | None = None
+    speed_mps: float | None = None
+    distance_m: float | None = None
+    path: tuple[tuple[float, float, float], ...] | None = None
+    snapshot: str | None = None
+    action: str | None = None
+    zone: str | None = None
+    dwell_s: float | None = None
+    count: int | None = None
+    counts: dict[str, int] | None = None
+    line: str | None = None
+    direction: str | None = None
+    severity: str | None = None
+    ttc_s: float | None = None
     state: str | None = None
     reason: str | None = None
     message: str | None = None

@@ -63,6 +63,7 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
         classes: The classes of the whole frame; None where the model finds objects, or the frame failed.
         attributes: What cascades say of the objects.
         events: Life-cycle events that this frame caused.
+        masked: Objects that a mask leaves out of all this, for pictures that must not show them either.
         resumed: First frame after ``postprocess`` was killed: it no longer knows the objects that were open.
     """
 
@@ -77,6 +78,7 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
     attributes: tuple[Attribute, ...] = ()
     events: tuple[Event, ...] = ()
     resumed: bool = False
+    masked: Detections | None = None
 
 
 class Lost(msgspec.Struct, frozen=True, tag="lost"):

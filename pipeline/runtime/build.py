@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import SourceError
 from pipeline.messages import ModelSpec
 from pipeline.runtime.plan import CascadePlan, SourcePlan, WorkerPlan
+from pipeline.runtime.scenes import SceneFiles
 from pipeline.stages.base import MakePool, Stage
 from pipeline.stages.capture import CaptureStage
 from pipeline.stages.turns import Turns, waiting
@@ -22,7 +23,9 @@ from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
 from pipeline.transport.shm import PREFIX, Pools, SlotPool
 
 if TYPE_CHECKING:
+    from pipeline.stages.pictures import Pictures
     from pipeline.tasks.cascade import Cascade
+    from pipeline.tasks.embedding import Embedder
 
 __all__ = [
     "Builder",
@@ -75,6 +78,7 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.books = Books(_books(self.plan.run_id))
+        self.scenes = SceneFiles(self.plan.run_dir)
 
     def stages(self) -> list[Stage]:
         """The stages after capture, opened; what ``infer`` found out is its return value there."""
@@ -163,6 +167,7 @@ class Builder:
             )
             return InferStage(runner=runner, make_pool=make_pool, batch=settings.batch)
         if name == "postprocess":
+            from pipeline.stages.following import Following
             from pipeline.stages.postprocess import PostprocessStage
 
             return PostprocessStage(
@@ -172,10 +177,16 @@ class Builder:
                 confidence=settings.confidence,
                 nms_iou=settings.nms_iou,
                 classes=settings.classes,
-                algorithm=settings.algorithm,
-                track_options=dict(settings.track_options),
-                update_interval_s=settings.update_interval_s,
-                lost_after_s=settings.lost_after_s,
+                following=Following(
+                    settings.algorithm,
+                    settings.track_options,
+                    settings.update_interval_s,
+                    settings.lost_after_s,
+                    settings.confidence,
+                    settings.closing,
+                ),
+                scene_of=self.scenes.get,
+                embedder=self._embedder(settings.reid) if settings.reid else None,
                 cascades=[self._cascade(one) for one in settings.cascades],
                 check=self.pools.check,
             )
@@ -205,8 +216,28 @@ class Builder:
             sources=lambda: tuple(self.books.all()),
             run_id=self.plan.run_id,
             task=settings.task,
+            pictures=self._pictures(),
             open_objects=Path(self.plan.run_dir) / "open-objects",
         )
+
+    def _pictures(self) -> Pictures:
+        from pipeline.sinks.snapshots import Snapshots
+        from pipeline.stages.pictures import Pictures
+        from pipeline.vision.privacy import Privacy
+
+        settings = self.plan.settings
+        snapshots = None
+        if settings.snapshots:
+            snapshots = Snapshots(settings.snapshots, resume=self.plan.incarnation > 0)
+        privacy = Privacy(**settings.privacy) if settings.privacy is not None else None
+        return Pictures(privacy, self.scenes.get, snapshots)
+
+    def _embedder(self, model: str) -> Embedder:
+        from pipeline.models.embedding import EmbeddingRunner
+        from pipeline.tasks.embedding import Embedder
+
+        # On the CPU: crops are small, and the accelerator belongs to infer.
+        return Embedder(EmbeddingRunner(model, device="cpu"))
 
     def _cascade(self, plan: CascadePlan) -> Cascade:
         from pipeline.models.base import build_runner, is_remote

@@ -71,8 +71,12 @@ class Settings(msgspec.Struct, frozen=True):
         confidence: Detections below it are dropped.
         nms_iou: IoU threshold of NMS; None for the head's own.
         classes: Labels to keep; None for all.
-        algorithm: Tracker.
+        algorithm: Tracker; ``auto`` goes by the camera.
         track_options: Its options.
+        reid: Name or path of the model that tells how objects look; empty for none.
+        closing: Arguments of `pipeline.analytics.closing.Closing`; None for no such events.
+        privacy: Arguments of `pipeline.vision.privacy.Privacy`; None where nothing but masks hides.
+        snapshots: Folder of the run, where the best picture of each object goes; empty for none.
         update_interval_s: Shortest time between two ``update`` events of an object.
         lost_after_s: An object unseen for so long has ended.
         slots: Frames of one source that may be under way at once.
@@ -94,6 +98,10 @@ class Settings(msgspec.Struct, frozen=True):
     classes: tuple[str, ...] | None = None
     algorithm: str = "bytetrack"
     track_options: dict[str, Any] = {}
+    reid: str = ""
+    closing: dict[str, Any] | None = None
+    privacy: dict[str, Any] | None = None
+    snapshots: str = ""
     update_interval_s: float = 1.0
     lost_after_s: float = 2.0
     slots: int = 8

@@ -18,16 +18,22 @@ class Changes:
         added: Names of new sources.
         removed: Names of sources that are gone.
         changed: Names of sources that are read in another way.
+        redrawn: Names of sources, there before and after, whose zones, lines, masks or ground are others.
         restart: Keys whose new value holds only after a restart, as ``section.key``.
     """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    redrawn: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed or self.restart)
+        return bool(self.added or self.removed or self.changed or self.redrawn or self.restart)
+
+
+#: Sections that can change while a run goes on.
+_LIVE = {"sources", "zones", "lines", "masks", "ground"}
 
 
 def compare(old: Config, new: Config) -> Changes:
@@ -37,9 +43,8 @@ def compare(old: Config, new: Config) -> Changes:
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(name for name in after if name in before and after[name] != before[name]),
-        restart=tuple(
-            _differing("", old.model_dump(exclude={"sources"}), new.model_dump(exclude={"sources"}))
-        ),
+        redrawn=tuple(name for name in after if name in before and old.scene(name) != new.scene(name)),
+        restart=tuple(_differing("", old.model_dump(exclude=_LIVE), new.model_dump(exclude=_LIVE))),
     )
 
 

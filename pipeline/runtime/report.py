@@ -49,8 +49,11 @@ def summarise(
     said = [summary for incarnations in summaries.values() for summary in incarnations]
     objects: Counter[str] = Counter()
     files: list[str] = []
+    counts: dict[str, Any] = {"zones": {}, "lines": {}}
     for summary in said:
         objects.update(summary.get("objects", {}))
+        for key, total in counts.items():
+            _add(total, summary.get(key, {}))
         files += [file for file in summary.get("files", []) if file not in files]
     latencies = merge_latencies(summaries).by_name
     stages: dict[str, dict[str, Any]] = {}
@@ -78,6 +81,7 @@ def summarise(
         }
         if f"total@{name}" in latencies:
             sources[name]["latency_ms"] = latencies[f"total@{name}"].summary()
+        sources[name] |= {key: total[name] for key, total in counts.items() if name in total}
         if ledger["live"]:
             sources[name]["skipped"] = ledger["skipped"]
         if ledger["clocked"]:
@@ -107,3 +111,12 @@ def summarise(
         "books_balance": all(ledger.balanced() for ledger in ledgers.values()),
         "files": [*(str(Path(file)) for file in files), *extra_files],
     }
+
+
+def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add counts to counts, however deep they lie."""
+    for key, value in more.items():
+        if isinstance(value, Mapping):
+            _add(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value

@@ -20,6 +20,7 @@ from pipeline.runtime.build import ledger_name
 from pipeline.runtime.plan import CascadePlan, RestartPolicy, RunPlan, Settings, SinkPlan
 from pipeline.runtime.report import summarise
 from pipeline.runtime.rundir import RunDir, sweep
+from pipeline.runtime.scenes import SceneFiles, scene_of
 from pipeline.runtime.sources import Sources, source_plan
 from pipeline.runtime.supervisor import Outcome, Supervisor
 from pipeline.runtime.topology import Placement, plan_workers
@@ -86,7 +87,6 @@ def settings_of(config: Config, replicas: int) -> Settings:
     """What the stages are told."""
     batch = config.stages.infer.batch
     # What keeps the replicas busy in all, a batch in work and one ready behind it, shared among the sources.
-    tracked = config.track.algorithm != "none"
     share = -(-2 * replicas * batch // max(1, len(config.sources)))
     return Settings(
         model=config.model.name,
@@ -100,9 +100,12 @@ def settings_of(config: Config, replicas: int) -> Settings:
         classes=config.model.classes,
         task=config.model.task,
         top_k=config.model.top_k,
-        # One object needs no association.
-        algorithm="single" if config.model.task == "localize" and tracked else config.track.algorithm,
+        algorithm=_algorithm(config),
         track_options=_track_options(config),
+        reid=config.track.reid or "",
+        closing=config.closing.options() if config.closing is not None else None,
+        privacy=config.privacy.options() if config.privacy is not None else None,
+        snapshots=config.run.out or "" if config.run.snapshots else "",
         update_interval_s=config.events.update_interval_s,
         lost_after_s=config.track.lost_after_s,
         # Two frames for each replica keep it busy, the rest covers the stages around it.
@@ -116,12 +119,22 @@ def settings_of(config: Config, replicas: int) -> Settings:
     )
 
 
+def _algorithm(config: Config) -> str:
+    if config.model.task == "localize" and config.track.algorithm != "none":
+        return "single"  # one object needs no association
+    # With a fixed camera: which source has a moving one is asked where it is followed.
+    chosen = config.track.algorithm_for(moving=False)
+    return "auto" if config.track.algorithm == "auto" and chosen == "bytetrack" else chosen
+
+
 def _track_options(config: Config) -> dict[str, Any]:
+    if config.track.algorithm == "none":
+        return {}
     # One window for both: what the tracker could still find again has not ended.
-    options = {} if config.track.algorithm == "none" else {"lost_s": config.track.lost_after_s}
-    if config.model.task == "localize" and options:
-        options["smoothing_s"] = config.track.smoothing_s
-    return options
+    window = {"lost_s": config.track.lost_after_s}
+    if config.model.task == "localize":
+        return window | {"smoothing_s": config.track.smoothing_s}
+    return window | config.track.options()
 
 
 def placement_of(config: Config) -> Placement:
@@ -150,11 +163,13 @@ def _sinks(config: Config, out: Path | None) -> list[SinkPlan]:
             sinks.append(SinkPlan("video", {"path": str(out / "annotated.mp4"), "sources": names}))
         if config.run.contact_sheet:
             sinks.append(SinkPlan("contact_sheet", {"path": str(out / "contact-sheet.png")}))
+        if config.run.heatmap:
+            sinks.append(SinkPlan("heatmap", {"path": str(out / "heatmap.png"), "sources": names}))
     for sink in config.publish:
         options = sink.options()
         if "path" in options:
             options["path"] = str((out or Path()) / options["path"])
-        if sink.kind == "video":
+        if sink.kind in ("video", "heatmap"):
             options["sources"] = names
         sinks.append(SinkPlan(sink.kind, options))
     return sinks
@@ -248,10 +263,14 @@ class Run:
         with RunDir() as rundir:
             plan = self._plan(rundir)
             try:
+                scenes = SceneFiles(rundir.path)
                 for name in self._config.sources:
+                    scenes.put(name, scene_of(self._config, name))
                     self._ledgers[name] = Ledger.named(ledger_name(rundir.run_id, name), create=True)
                 self._supervisor = Supervisor(plan, self._ledgers, tick=self._turn)
-                self._sources = Sources(self._config, rundir.run_id, plan, self._supervisor, self._ledgers)
+                self._sources = Sources(
+                    self._config, rundir.run_id, plan, self._supervisor, self._ledgers, scenes
+                )
                 self._admin = AdminServer(str(rundir.path), self._obey)
                 self._metrics = self._measured()
                 if self._stop:

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from pipeline.config import Config, from_mapping
 from pipeline.config.source import Source
 from pipeline.errors import ConfigError
+from pipeline.messages import Scene
 from pipeline.runtime.build import ledger_name
 from pipeline.runtime.plan import RunPlan, SourcePlan, WorkerPlan
 from pipeline.runtime.reload import compare
+from pipeline.runtime.scenes import SceneFiles, scene_of
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.sources import CONNECTIONS, check_source, detect_kind
 from pipeline.transport.ledger import Ledger
@@ -51,6 +53,7 @@ class Sources:
         plan: Its plan.
         supervisor: Its supervisor.
         ledgers: The books, by source; new ones are added.
+        scenes: What is drawn for each source, for the stages to read.
     """
 
     def __init__(
@@ -60,11 +63,14 @@ class Sources:
         plan: RunPlan,
         supervisor: Supervisor,
         ledgers: dict[str, Ledger],
+        scenes: SceneFiles,
     ) -> None:
         self._config = config
+        self._drawn = config
         self._run_id = run_id
         self._supervisor = supervisor
         self._ledgers = ledgers
+        self._scenes = scenes
         self._sources: dict[str, Source] = dict(config.sources)
         self._plans = {source.name: source for worker in plan.workers for source in worker.sources}
         first = next(worker for worker in plan.workers if worker.sources)
@@ -130,6 +136,7 @@ class Sources:
             raise ConfigError(
                 f"there is a source {name} already", hint="remove it first, or choose another name"
             )
+        self._scenes.put(name, Scene(moving=source.moving))
         self._start(name, source)
         log.warning("[%s] added", name)
 
@@ -153,7 +160,8 @@ class Sources:
         Raises:
             ConfigError: a source of it cannot be one; then nothing was done.
         """
-        now = self._config.model_copy(update={"sources": dict(self._sources)})
+        drawn = {key: getattr(self._drawn, key) for key in ("zones", "lines", "masks", "ground")}
+        now = self._config.model_copy(update={"sources": dict(self._sources), **drawn})
         changes = compare(now, config)
         for name in changes.added:
             check_source(config.sources[name].url)
@@ -165,6 +173,11 @@ class Sources:
         changed = [name for name in plans if name in self._plans and plans[name] != self._plans[name]]
         for name in changed:
             check_source(config.sources[name].url)
+        for name in (*changes.added, *changes.redrawn):
+            self._scenes.put(name, scene_of(config, name))
+        self._drawn = config
+        for name in changes.redrawn:
+            log.warning("[%s] zones, lines, masks and ground were drawn anew", name)
         for name in changes.removed:
             self.remove(name)
         for name in (*changes.added, *changed):
@@ -176,6 +189,7 @@ class Sources:
             "added": list(changes.added),
             "removed": list(changes.removed),
             "changed": changed,
+            "redrawn": list(changes.redrawn),
             "restart": list(changes.restart),
         }
 

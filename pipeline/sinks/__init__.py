@@ -15,6 +15,7 @@ __all__ = ["SINKS", "Publication", "Resume", "Sink", "build_sink"]
 #: Every kind of sink, by the word that a config uses.
 SINKS: dict[str, str] = {
     "contact_sheet": "pipeline.sinks.contact_sheet:ContactSheetSink",
+    "heatmap": "pipeline.sinks.heatmap:HeatmapSink",
     "jsonl": "pipeline.sinks.jsonl:JsonlSink",
     "video": "pipeline.sinks.video:VideoSink",
     "zmq": "pipeline.sinks.zmq_pub:ZmqSink",

@@ -8,14 +8,14 @@ passes over what it holds already, so a frame that only some of them had receive
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.messages import FrameHeader, ModelSpec, Result
+from pipeline.messages import FrameHeader, ModelSpec, Result, Scene
 
 __all__ = ["Publication", "Resume", "Sink"]
 
@@ -31,6 +31,8 @@ class Publication:
         picture: Makes the frame's pixels, uint8 (h, w, 3) BGR, or None when they are gone. It may view
             memory that is reused after ``write`` returns: whoever keeps pixels copies them.
         result: The result itself, for whoever draws; None for the end of a stream.
+        scene: What its owner has drawn for the source.
+        inside: Objects in each of its zones, by name.
     """
 
     header: FrameHeader | None
@@ -38,6 +40,8 @@ class Publication:
     events: tuple[dict[str, Any], ...]
     picture: Callable[[], NDArray[np.uint8] | None]
     result: Result | None
+    scene: Scene = Scene()  # noqa: RUF009  (frozen)
+    inside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

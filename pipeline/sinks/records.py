@@ -19,6 +19,21 @@ _AFTER = (
     "duration_s",
     "frames",
     "attributes",
+    "action",
+    "zone",
+    "dwell_s",
+    "count",
+    "counts",
+    "line",
+    "direction",
+    "severity",
+    "ttc_s",
+    "zones",
+    "entered_zones",
+    "stationary",
+    "speed_mps",
+    "distance_m",
+    "snapshot",
     "state",
     "reason",
     "message",
@@ -127,8 +142,18 @@ def event_record(event: Event, sequence: int, run_id: str) -> dict[str, Any]:
     for name in _AFTER:
         value = getattr(event, name)
         if value is not None:
-            record[name] = round(value, 6) if isinstance(value, float) else value
+            record[name] = _plain(value)
+    if event.track_id is not None:
+        record["object_id"] = f"{run_id}-{event.source}-{event.track_id}"
+    if event.path is not None:
+        record["path"] = [[round(at, 3), round(x, 4), round(y, 4)] for at, x, y in event.path]
     return record
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _detections(result: Result, labels: tuple[str, ...]) -> list[dict[str, Any]]:

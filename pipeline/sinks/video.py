@@ -17,6 +17,7 @@ from pipeline.messages import FrameHeader, ModelSpec
 from pipeline.sinks._parts import TICKS, PartInfo, PartWriter, join_parts, read_part
 from pipeline.sinks.base import Publication, Resume
 from pipeline.vision.draw import draw, warm_up
+from pipeline.vision.draw_scene import draw_scene
 
 __all__ = ["VideoSink", "fit"]
 
@@ -82,6 +83,9 @@ class VideoSink:
             return
         try:
             found = item.result
+            scene = item.scene
+            if scene.zones or scene.lines or scene.masks or scene.ground:
+                bgr = draw_scene(bgr, scene, item.inside)
             drawn = draw(bgr, found.detections, self._labels, found.classes, found.attributes)
             video.write(item.header, drawn)
         except (av.FFmpegError, OSError) as error:

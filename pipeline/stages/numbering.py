@@ -68,7 +68,7 @@ class EventNumbers:
         """
         if not events:
             return self.next
-        digest = zlib.crc32(repr([(e.type, e.track_id, e.state) for e in events]).encode())
+        digest = zlib.crc32(repr([_identity(e) for e in events]).encode())
         first = self.next
         if ledger[f"{ticket}_key"] == key and ledger[f"{ticket}_digest"] == digest:
             first = ledger[f"{ticket}_base"]
@@ -79,3 +79,9 @@ class EventNumbers:
             ledger[f"{ticket}_key"] = key
         self.next = max(self.next, first + len(events))
         return first
+
+
+def _identity(event: Event) -> tuple[object, ...]:
+    """What tells an event from the others of a frame, and is the same when it comes again."""
+    place = (event.zone, event.line, event.direction, event.action, event.severity, event.count)
+    return (event.type, event.track_id, event.state, *place)

@@ -7,8 +7,9 @@ either finds all as it was before it, or that nothing is left to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,12 @@ from pipeline.messages import Event
 from pipeline.stages.numbering import Ticket
 
 __all__ = ["OpenObjects"]
+
+#: What is said of one event, not of its object.
+_OF_THE_MOMENT: dict[str, Any] = {
+    "type": "update",
+    **dict.fromkeys(("action", "zone", "dwell_s", "line", "direction", "severity", "ttc_s", "reason")),
+}
 
 
 class _Content(msgspec.Struct):
@@ -42,10 +49,22 @@ class OpenObjects:
         """Sources with open objects."""
         return [source for source, objects in self._content.objects.items() if objects]
 
-    def known(self, source: str, events: Iterable[Event]) -> tuple[Event, ...]:
+    def known(self, source: str, events: Sequence[Event]) -> tuple[Event, ...]:
         """The events without those of objects that have ended already, because their source was lost."""
         objects = self._content.objects.get(source, {})
-        return tuple(e for e in events if e.type == "start" or e.track_id in objects)
+        events = [self._shown(e, objects) for e in events]
+        started = {e.track_id for e in events if e.type == "start"}
+        return tuple(
+            e for e in events if e.track_id is None or e.track_id in started or e.track_id in objects
+        )
+
+    @staticmethod
+    def _shown(event: Event, objects: Mapping[int, Event]) -> Event:
+        """The event with the picture of its object, where it has none of its own."""
+        before = objects.get(event.track_id) if event.track_id is not None else None
+        if event.snapshot is not None or before is None:
+            return event
+        return msgspec.structs.replace(event, snapshot=before.snapshot)
 
     def remember(self, events: Iterable[Event]) -> None:
         """Keep the last word on each open object."""
@@ -56,14 +75,18 @@ class OpenObjects:
             if event.type == "end":
                 objects.pop(event.track_id, None)
             else:
-                objects[event.track_id] = event
+                objects[event.track_id] = msgspec.structs.replace(event, **_OF_THE_MOMENT)
 
     def end(self, source: str, at: float, reason: str) -> tuple[Event, ...]:
-        """End all objects of a source that nobody follows any more."""
+        """End all objects of a source that nobody follows any more; first they exit their zones."""
         objects = self._content.objects.pop(source, {})
-        return tuple(
-            msgspec.structs.replace(event, type="end", at=at, reason=reason) for event in objects.values()
-        )
+        events: list[Event] = []
+        for event in objects.values():
+            for zone in event.zones or ():
+                exit_ = {"type": "zone", "zone": zone, "action": "exit", "zones": None}
+                events.append(msgspec.structs.replace(event, at=at, reason=reason, **exit_))
+            events.append(msgspec.structs.replace(event, type="end", at=at, reason=reason, zones=None))
+        return tuple(events)
 
     def last_sent(self, source: str, ticket: Ticket) -> int:
         """Key of the last events of that ticket that all sinks have; 0 for none."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.analytics.lifecycle import ObjectLifecycle
-from pipeline.errors import ConfigError, FramewireError
+from pipeline.analytics.areas import keep
+from pipeline.errors import ConfigError
 from pipeline.messages import (
-    Attribute,
-    Classes,
     Detections,
     EndOfStream,
-    Event,
     Frame,
     FrameHeader,
     Lost,
@@ -28,22 +25,26 @@ from pipeline.messages import (
     ModelOutput,
     ModelSpec,
     Result,
+    Scene,
     Span,
     Task,
 )
+from pipeline.stages.following import Followed, Follower, Following, Pixels
 from pipeline.stages.ordering import InOrder
-from pipeline.tasks.cascade import Cascade, ObjectAttributes
+from pipeline.tasks.cascade import Cascade
 from pipeline.tasks.reading import Found, Reader
 from pipeline.tracking import build_tracker
-from pipeline.tracking.base import Tracker
 from pipeline.transport.base import ViewArray
 from pipeline.transport.ledger import Ledger
 
+if TYPE_CHECKING:
+    from pipeline.tasks.embedding import Embedder
+
 __all__ = ["PostprocessStage"]
 
-_log = logging.getLogger(__name__)
-
 _CACHE = 256
+_NOTHING = Found(Detections.empty())
+_NO_SCENE = Scene()
 
 
 @dataclass(slots=True)
@@ -65,13 +66,9 @@ class _Stream:
 
     ledger: Ledger
     order: InOrder[_Decoded | EndOfStream]
-    tracker: Tracker
-    lifecycle: ObjectLifecycle
-    attributes: ObjectAttributes
+    follower: Follower
     resumed: bool
-    epoch: int | None = None
     ended_at: int | None = None
-    complaint: str = ""
     sent: deque[Result | EndOfStream] = field(default_factory=lambda: deque(maxlen=_CACHE))
 
 
@@ -86,11 +83,10 @@ class PostprocessStage:
         classes: Labels to keep; None for all.
         max_detections: Most objects in one frame.
         top_k: Most classes of one frame.
-        algorithm: Name of the tracker.
-        track_options: Its options.
-        update_interval_s: Shortest time between two ``update`` events of an object.
-        lost_after_s: An object unseen for so long has ended.
+        following: How objects are followed.
+        scene_of: Gives what is drawn for a source now.
         cascades: Second models that look at the objects, not yet opened.
+        embedder: What tells trackers how objects look, not yet opened; None for nothing.
         check: Raises when a slot was recycled while it was read.
     """
 
@@ -106,16 +102,13 @@ class PostprocessStage:
         classes: tuple[str, ...] | None = None,
         max_detections: int = 300,
         top_k: int = 5,
-        algorithm: str = "bytetrack",
-        track_options: dict[str, Any] | None = None,
-        update_interval_s: float = 1.0,
-        lost_after_s: float = 2.0,
+        following: Following = Following(),  # noqa: B008  (frozen)
+        scene_of: Callable[[str], Scene] = lambda _: _NO_SCENE,
         cascades: Sequence[Cascade] = (),
+        embedder: Embedder | None = None,
         check: Callable[..., None] = lambda *_: None,
     ) -> None:
         self._ledger_of = ledger_of
-        self._confidence = confidence
-        self._task = task
         self._make_reader = partial(
             Reader,
             task=task,
@@ -125,26 +118,28 @@ class PostprocessStage:
             max_detections=max_detections,
             top_k=top_k,
         )
-        self._algorithm = algorithm
-        self._track_options = track_options or {}
-        self._update_interval_s = update_interval_s
-        self._lost_after_s = lost_after_s
+        self._task = task
+        self._following = following
+        self._scene_of = scene_of
         self._check = check
         self._cascades = tuple(cascades)
+        self._embedder = embedder
         self._spec: ModelSpec | None = None
         self._reader: Reader | None = None
         self._streams: dict[str, _Stream] = {}
 
     def open(self) -> None:
-        """Load the tracker's library and the cascades' models now: the first frame should not wait for them.
+        """Load the second models now: the first frame should not wait for them.
 
         Raises:
-            ModelError: a cascade's model cannot be loaded.
+            ModelError: one cannot be loaded.
         """
-        if self._task != "classify":  # classes need no tracker that takes a second to load
-            build_tracker(self._algorithm, **self._track_options)
+        if self._task != "classify" and self._following.algorithm != "auto":
+            build_tracker(self._following.algorithm, **self._following.track_options)
         for cascade in self._cascades:
             cascade.open()
+        if self._embedder is not None:
+            self._embedder.open()
 
     def begin(self, spec: ModelSpec) -> None:
         """Load the head of this model.
@@ -161,10 +156,6 @@ class PostprocessStage:
             )
         for cascade in self._cascades:
             cascade.check(spec.labels)
-        if spec.kind == "classifier" and self._algorithm != "none":
-            # Nothing moves: what is followed is which classes are there.
-            self._algorithm = "presence"
-            self._track_options = {k: v for k, v in self._track_options.items() if k == "lost_s"}
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``ModelOutput``, ``Lost`` and ``EndOfStream`` in, in any order -> ``Result`` in frame order."""
@@ -209,45 +200,53 @@ class PostprocessStage:
         return {}
 
     def close(self) -> None:
-        """Free the models of the cascades."""
+        """Free the second models."""
         for cascade in self._cascades:
             cascade.close()
+        if self._embedder is not None:
+            self._embedder.close()
 
     def _stream(self, source: str) -> _Stream:
         stream = self._streams.get(source)
         if stream is None:
             assert self._spec is not None
             ledger = self._ledger_of(source)
-            tracker = build_tracker(
-                self._algorithm, first_id=max(1, ledger["next_track_id"]), **self._track_options
-            )
-            lifecycle = ObjectLifecycle(
-                self._spec.labels,
-                update_interval_s=self._update_interval_s,
-                lost_after_s=self._lost_after_s,
-                model=self._spec.name,
-                provider=self._spec.provider,
+            follower = Follower(
+                source,
+                self._spec,
+                self._following,
+                scene_of=partial(self._scene_of, source),
+                first_id=max(1, ledger["next_track_id"]),
+                cascades=self._cascades,
+                embedder=self._embedder,
             )
             # After a restart the numbering goes on where publish is, not where we were.
             first = ledger["next_publish"]
-            attributes = ObjectAttributes(self._cascades, self._spec.labels)
-            stream = _Stream(ledger, InOrder(first), tracker, lifecycle, attributes, resumed=first > 0)
+            stream = _Stream(ledger, InOrder(first), follower, resumed=first > 0)
             self._streams[source] = stream
         return stream
 
     def _decode(self, message: ModelOutput, view: ViewArray) -> Found:
         assert self._reader is not None
         try:
-            return self._reader.read([view(blob) for blob in message.outputs], message.letterbox)
+            outputs = [view(blob) for blob in message.outputs]
+            return self._reader.read(outputs, message.letterbox, self._unmasked(message.frame.header))
         finally:
             # Also where the head refuses them: what was overwritten need not look like its family's.
             self._check(*message.outputs)
+
+    def _unmasked(self, header: FrameHeader) -> Callable[[Detections], NDArray[np.bool_]] | None:
+        """Says which objects no mask of the source hides; None where there is no mask."""
+        masks = tuple(
+            mask for mask in self._scene_of(header.source).masks.values() if mask.hides != "picture"
+        )
+        return partial(keep, masks=masks, width=header.width, height=header.height) if masks else None
 
     def _advance(self, stream: _Stream, view: ViewArray) -> Iterator[Message]:
         for item in stream.order.ready():
             if isinstance(item, EndOfStream):
                 stream.ended_at = item.seq
-                events = self._ended(stream, item.reason, item.at)
+                events = stream.follower.finish(item.reason, item.at)
                 done: Result | EndOfStream = msgspec.structs.replace(item, events=events)
             else:
                 done = self._result(stream, item, view)
@@ -257,27 +256,13 @@ class PostprocessStage:
     def _result(self, stream: _Stream, item: _Decoded, view: ViewArray) -> Result:
         start_ns = time.monotonic_ns()
         header = item.header
-        events: tuple[Event, ...] = ()
-        attributes: tuple[Attribute, ...] = ()
-        if stream.epoch != header.epoch:
-            if stream.epoch is not None:
-                events = self._ended(stream, "epoch_changed", header.captured_at)
-                stream.tracker.reset()
-                stream.attributes.reset()
-            stream.epoch = header.epoch
+        events = stream.follower.enter(header)
         failed = bool(item.reason or item.lost)
-        detections, classes = item.found.detections, item.found.classes
+        followed = Followed(item.found.detections)
         if not failed:
             # A frame that failed tells the tracker nothing; it is not a frame without objects.
-            at_s = header.pts_ns / 1e9
-            if classes is None:
-                detections = stream.tracker.update(detections, at_s)
-                attributes = self._attributes(stream, detections, item, view)
-                events += stream.lifecycle.update(header, detections, attributes)
-            else:
-                stays = stream.tracker.update(_whole_frame(header, classes, self._confidence), at_s)
-                events += tuple(map(_without_box, stream.lifecycle.update(header, stays)))
-            stream.ledger["next_track_id"] = stream.tracker.next_id
+            followed = stream.follower.follow(header, item.found, partial(self._pixels, item, view))
+            stream.ledger["next_track_id"] = stream.follower.next_id
         end_ns = time.monotonic_ns()
         resumed, stream.resumed = stream.resumed, False
         service_ns = item.service_ns + end_ns - start_ns
@@ -288,49 +273,19 @@ class PostprocessStage:
             (*item.spans, span),
             item.frame,
             "failed" if failed else "ok",
-            detections,
+            followed.detections,
             item.reason,
             item.lost,
-            classes,
-            attributes,
-            events,
+            item.found.classes,
+            followed.attributes,
+            events + followed.events,
             resumed,
+            item.found.masked,
         )
 
-    def _ended(self, stream: _Stream, reason: str, at: float) -> tuple[Event, ...]:
-        events = stream.lifecycle.finish(reason, at)
-        assert self._spec is not None
-        return tuple(map(_without_box, events)) if self._spec.kind == "classifier" else events
-
-    def _attributes(
-        self, stream: _Stream, detections: Detections, item: _Decoded, view: ViewArray
-    ) -> tuple[Attribute, ...]:
-        """What cascades say of the objects; a crop that cannot be read costs its look, not the frame."""
-        if not self._cascades or item.frame is None:
-            return ()
-        frame, at_s = item.frame, item.header.pts_ns / 1e9
-        try:
-            planes = tuple(view(blob) for blob in frame.pixels)
-            check = partial(self._check, *frame.pixels)
-            return stream.attributes.update(detections, planes, frame.pixel_format, at_s, check)
-        except FramewireError as error:
-            # Once, and not with each frame of a pool that is gone or a server that is down.
-            level = logging.DEBUG if stream.complaint == str(error) else logging.WARNING
-            stream.complaint = str(error)
-            _log.log(level, "%s [%s]: no new attributes for frame %d: %s", self.name, item.header.source,
-                     item.header.seq, error)  # fmt: skip
-        return stream.attributes.update(detections, (), frame.pixel_format, at_s)
-
-
-_NOTHING = Found(Detections.empty())
-
-
-def _whole_frame(header: FrameHeader, classes: Classes, confidence: float) -> Detections:
-    """Classes that are sure enough, as objects that fill the frame."""
-    sure = [pair for pair in zip(classes.class_ids, classes.scores, strict=True) if pair[1] >= confidence]
-    boxes = np.tile(np.array([0, 0, header.width, header.height], np.float32), (len(sure), 1))
-    return Detections(boxes, [score for _, score in sure], [class_id for class_id, _ in sure])
-
-
-def _without_box(event: Event) -> Event:
-    return msgspec.structs.replace(event, box_xyxy=None, box_normalized=None)
+    def _pixels(self, item: _Decoded, view: ViewArray) -> Pixels | None:
+        frame = item.frame
+        if frame is None or not frame.pixels:
+            return None
+        planes = tuple(view(blob) for blob in frame.pixels)
+        return Pixels(planes, frame.pixel_format, partial(self._check, *frame.pixels))

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.errors import FramewireError, StaleSlotError
+from pipeline.errors import FramewireError
 from pipeline.messages import EndOfStream, Event, Message, ModelSpec, Result, Task
 from pipeline.sinks.base import Publication, Sink
 from pipeline.sinks.records import event_record, frame_record
@@ -22,11 +20,12 @@ from pipeline.stages.latency import Latencies
 from pipeline.stages.numbering import EventNumbers, Ticket
 from pipeline.stages.openobjects import OpenObjects
 from pipeline.stages.ordering import InOrder
+from pipeline.stages.pictures import Pictures
+from pipeline.stages.tallies import Tallies
 from pipeline.stages.watch import SourceWatch
 from pipeline.transport.base import ViewArray
 from pipeline.transport.ledger import LOST_CAUSES, Ledger
 from pipeline.transport.shm import Pools
-from pipeline.vision.tensor import planes_to_bgr
 
 __all__ = ["PublishStage"]
 
@@ -44,6 +43,7 @@ class PublishStage:
         sources: Gives the names of all sources that the run has, or had.
         task: What the run does with each frame.
         run_id: Id of the run, part of every event's id.
+        pictures: What of the frames may be seen outside.
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
     """
@@ -60,6 +60,7 @@ class PublishStage:
         sources: Callable[[], Sequence[str]],
         run_id: str,
         task: Task = "detect",
+        pictures: Pictures | None = None,
         open_objects: Path | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
@@ -69,6 +70,7 @@ class PublishStage:
         self._sources = sources
         self._run_id = run_id
         self._task = task
+        self._pictures = pictures or Pictures()
         self._open_objects = open_objects
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
@@ -77,6 +79,7 @@ class PublishStage:
         self._open = OpenObjects(None)
         self._latencies = Latencies()
         self._objects: Counter[str] = Counter()
+        self._tallies = Tallies()
         self._files: list[str] = []
 
     def open(self) -> None:
@@ -87,8 +90,10 @@ class PublishStage:
 
         Raises:
             SinkError: one cannot be written or bound.
+            ConfigError: the model does not know a label that pictures are not to show.
         """
         self._spec = spec
+        self._pictures.begin(spec)
         self._open = OpenObjects(self._open_objects)
         resumes = [sink.open(spec) for sink in self._sinks]
         on_file = max((resume.next_sequence for resume in resumes), default=0)
@@ -133,6 +138,7 @@ class PublishStage:
         return {
             "latency": self._latencies.counts(),
             "objects": dict(self._objects),
+            **self._tallies.summary(),
             "files": self._files,
             "events": self._numbers.next,
         }
@@ -173,26 +179,25 @@ class PublishStage:
         ledger = self._ledger_of(header.source)
         # From a tracker that knows nothing it is another frame: what the last one said has to end.
         key = -1 - header.seq if result.resumed else 1 + header.seq
+        picture = self._pictures.of(result, view)
+        snapshots = self._pictures.name(result, picture, result.events)
         events: tuple[Event, ...] = ()
         if self._open.last_sent(header.source, "event") != key:
             events = self._open.known(header.source, result.events)
+            events = tuple(
+                msgspec.structs.replace(e, snapshot=snapshots.get(e.track_id or 0)) for e in events
+            )
             if result.resumed:
                 events = (*self._open.end(header.source, header.captured_at, "interrupted"), *events)
             self._open.remember(events)
-
-        def picture() -> NDArray[np.uint8] | None:
-            frame = result.frame
-            if frame is None or not frame.pixels:
-                return None
-            try:
-                return planes_to_bgr(tuple(view(blob) for blob in frame.pixels), frame.pixel_format)
-            except StaleSlotError:
-                return None
+            self._tallies.add(events)
 
         record = frame_record(result, self._spec, start_ns, self._task)
         events = tuple(msgspec.structs.replace(e, latency_ms=record["latency_ms"]) for e in events)
         numbered = self._numbered(ledger, "event", key, events)
-        self._write(header.source, "event", key, Publication(header, record, numbered, picture, result))
+        scene, inside = self._pictures.scene_of(header.source), self._tallies.inside(header.source)
+        item = Publication(header, record, numbered, picture, result, scene, inside)
+        self._write(header.source, "event", key, item)
         end_ns = time.monotonic_ns()
         self._account(result, start_ns, end_ns)
         counted = ledger["published"] + sum(ledger.lost().values())
@@ -226,11 +231,13 @@ class PublishStage:
 
     def _end(self, item: EndOfStream) -> None:
         ledger = self._ledger_of(item.source)
+        self._pictures.forget(item.source)
         del self._order[item.source]  # It may be added again, and goes on from the same number.
         if ledger["ended"]:
             return  # It was sent twice.
         ends = self._open.known(item.source, item.events)
         self._open.remember(ends)
+        self._tallies.add(ends)
         left = self._open.end(item.source, item.at, "interrupted")
         self._announce(item.source, -1 - item.seq, (*ends, *left))
         self._tell(item.source, ended=True)

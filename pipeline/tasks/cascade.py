@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.messages import Attribute, Detections, LetterboxMap
 from pipeline.models.base import Runner
+from pipeline.tasks.crops import crop_of
 from pipeline.tasks.reading import Reader
 from pipeline.vision.tensor import PixelFormat, Plane, TensorFiller
 
@@ -115,7 +116,7 @@ class Cascade:
         assert self._reader is not None
         assert self._filler is not None
         letterbox: LetterboxMap = self._filler.fill(
-            _crop(planes, box_xyxy, self._margin), pixel_format, self._tensor
+            crop_of(planes, box_xyxy, self._margin), pixel_format, self._tensor
         )
         self._runner.forward(self._tensor, self._outputs)
         classes = self._reader.read(self._outputs, letterbox).classes
@@ -219,17 +220,3 @@ class ObjectAttributes:
         while len(self._votes) > _MOST_OBJECTS * len(self._cascades):
             del self._votes[next(iter(self._votes))]
         return votes
-
-
-def _crop(planes: Sequence[Plane], box_xyxy: NDArray[np.float32], margin: float) -> tuple[Plane, ...]:
-    """Views of the planes around a box; left and top even, so that chroma is cut between samples."""
-    height, width = planes[0].shape[:2]
-    x1, y1, x2, y2 = box_xyxy.tolist()
-    more_x, more_y = (x2 - x1) * margin, (y2 - y1) * margin
-    left = min(max(int(x1 - more_x), 0), width - 1) // 2 * 2
-    top = min(max(int(y1 - more_y), 0), height - 1) // 2 * 2
-    right = min(max(int(np.ceil(x2 + more_x)), left + 1), width)
-    bottom = min(max(int(np.ceil(y2 + more_y)), top + 1), height)
-    first = planes[0][top:bottom, left:right]
-    half = (slice(top // 2, (bottom + 1) // 2), slice(left // 2, (right + 1) // 2))
-    return (first, *(plane[half] for plane in planes[1:]))

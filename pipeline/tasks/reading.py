@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +20,7 @@ __all__ = ["Found", "Reader"]
 
 #: Classes that are asked for where only some labels are wanted.
 _MOST_CLASSES = 100_000
+_MOST_MASKED = 100
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Found:
     Attributes:
         detections: Objects, best first, in pixels of the source frame; at most one for ``localize``.
         classes: Classes of the whole frame, best first; None where the model finds objects.
+        masked: Objects that do not count, the best hundred, before NMS; None where none was asked about.
     """
 
     detections: Detections
     classes: Classes | None = None
+    masked: Detections | None = None
 
 
 class Reader:
@@ -83,12 +86,18 @@ class Reader:
         self._head = load_head(spec.family) if spec.kind == "detector" else None
         self._classifier = load_classifier(spec.family) if spec.kind == "classifier" else None
 
-    def read(self, outputs: Sequence[NDArray[Any]], letterbox: LetterboxMap) -> Found:
+    def read(
+        self,
+        outputs: Sequence[NDArray[Any]],
+        letterbox: LetterboxMap,
+        keep: Callable[[Detections], NDArray[np.bool_]] | None = None,
+    ) -> Found:
         """What the outputs of one frame say.
 
         Args:
             outputs: As for `pipeline.heads.Head.decode`.
             letterbox: How the frame was placed in the input.
+            keep: Which objects of the frame count at all, in pixels of the frame; None for all.
 
         Raises:
             ModelError: the outputs are not of the model's family.
@@ -97,19 +106,25 @@ class Reader:
             return Found(Detections.empty(), self._classes(outputs))
         assert self._head is not None
         spec = self.spec
-        if self.task == "localize" and self._keep is None:
+        if self.task == "localize" and self._keep is None and keep is None:
             raw = self._head.decode(outputs, spec, self._confidence, 1)
         else:
             raw = self._head.decode(outputs, spec, self._confidence)
         if self._keep is not None and len(raw):
             raw = raw.select(self._keep[raw.class_ids])
+        masked = None
+        if keep is not None and len(raw):
+            # Before the best is chosen: what is masked must not stand in the light of what is not.
+            counts = keep(_in_frame(raw, letterbox))
+            masked = _in_frame(raw.select(~counts).select(slice(0, _MOST_MASKED)), letterbox)
+            raw = raw.select(counts)
         if self.task == "localize":
             raw = raw.select(slice(0, 1))
         elif self._iou is not None and len(raw):
             raw = raw.select(nms(raw.boxes_xyxy, raw.scores, raw.class_ids, self._iou, self._max_detections))
         else:
             raw = raw.select(slice(0, self._max_detections))
-        return Found(Detections(to_source(raw.boxes_xyxy, letterbox), raw.scores, raw.class_ids))
+        return Found(_in_frame(raw, letterbox), masked=masked)
 
     def _classes(self, outputs: Sequence[NDArray[Any]]) -> Classes:
         assert self._classifier is not None
@@ -122,6 +137,10 @@ class Reader:
             if score >= floor and (self._keep is None or self._keep[class_id])
         ][: self._top_k]
         return Classes(tuple(one[0] for one in chosen), tuple(one[1] for one in chosen))
+
+
+def _in_frame(raw: Detections, letterbox: LetterboxMap) -> Detections:
+    return Detections(to_source(raw.boxes_xyxy, letterbox), raw.scores, raw.class_ids)
 
 
 def _mask(spec: ModelSpec, classes: Sequence[str]) -> NDArray[np.bool_]:

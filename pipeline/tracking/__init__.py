@@ -14,10 +14,13 @@ __all__ = ["TRACKERS", "Tracker", "build_tracker"]
 
 #: Tracker of each algorithm, as ``module:Class``.
 TRACKERS = {
+    "botsort": "pipeline.tracking.botsort:BotSort",
     "bytetrack": "pipeline.tracking.bytetrack:ByteTrack",
     "none": "pipeline.tracking.none:NoTracker",
+    "ocsort": "pipeline.tracking.ocsort:OCSort",
     "presence": "pipeline.tracking.presence:ClassPresence",
     "single": "pipeline.tracking.single:SingleObject",
+    "sort": "pipeline.tracking.sort:Sort",
 }
 
 

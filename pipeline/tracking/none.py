@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.messages import Detections
+from pipeline.tracking.base import NO_HINTS, Hints
 
 __all__ = ["NoTracker"]
 
@@ -17,7 +18,7 @@ class NoTracker:
     def __init__(self, *, first_id: int = 1) -> None:
         self.next_id = first_id
 
-    def update(self, detections: Detections, timestamp_s: float) -> Detections:
+    def update(self, detections: Detections, timestamp_s: float, hints: Hints = NO_HINTS) -> Detections:
         """See `Tracker.update`; ``track_ids`` stays None."""
         return detections
 

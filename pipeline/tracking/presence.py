@@ -6,6 +6,7 @@ import math
 
 from pipeline.errors import ConfigError
 from pipeline.messages import Detections
+from pipeline.tracking.base import NO_HINTS, Hints
 
 __all__ = ["ClassPresence"]
 
@@ -28,7 +29,7 @@ class ClassPresence:
         self._lost_s = lost_s
         self._stays: dict[int, tuple[int, float]] = {}
 
-    def update(self, detections: Detections, timestamp_s: float) -> Detections:
+    def update(self, detections: Detections, timestamp_s: float, hints: Hints = NO_HINTS) -> Detections:
         """Give each class its id; see `Tracker.update`. A class comes once in a frame."""
         ids = []
         for class_id in detections.class_ids.tolist():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.messages import Detections
+from pipeline.tracking.base import NO_HINTS, Hints
 
 __all__ = ["SingleObject"]
 
@@ -41,7 +42,7 @@ class SingleObject:
         self._box: NDArray[np.float64] | None = None
         self._seen_s = 0.0
 
-    def update(self, detections: Detections, timestamp_s: float) -> Detections:
+    def update(self, detections: Detections, timestamp_s: float, hints: Hints = NO_HINTS) -> Detections:
         """Give the best detection its id, and its box a steadier place; the others are left out.
 
         See `Tracker.update`; no object, no id.

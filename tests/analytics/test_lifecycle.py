@@ -121,17 +121,6 @@ def test_what_is_noticeable(x: float, score: float, reported: bool) -> None:
     assert bool(life.update(header(1000), seen((1, x), score=score))) is reported
 
 
-def test_new_epoch_ends_all() -> None:
-    life = ObjectLifecycle(["person"])
-    life.update(header(500), seen((1, 0), (2, 50)))
-    events = life.update(header(0, epoch=1), seen((3, 0)))
-    assert short(events) == [("end", 1), ("end", 2), ("start", 3)]
-    assert [(e.reason, e.epoch, e.pts_ns, e.duration_s) for e in events[:2]] == [
-        ("epoch_changed", 1, 0, 0.0)
-    ] * 2
-    assert events[0].last_seen == T0 + 0.5
-
-
 def test_finish() -> None:
     life = ObjectLifecycle(["person"])
     assert life.finish("end_of_file", T0) == ()

@@ -246,8 +246,8 @@ def test_nothing_that_shows_a_config_shows_a_secret(
 
 
 def test_what_is_shown_is_what_means_something() -> None:
-    assert source("a.mp4").model_dump() == {"url": "a.mp4", "threads": 1}
-    assert set(source("push+ipc:///x").model_dump()) == {"url", "max_age_s", "insecure"}
+    assert source("a.mp4").model_dump() == {"url": "a.mp4", "threads": 1, "moving": False}
+    assert set(source("push+ipc:///x").model_dump()) == {"url", "max_age_s", "insecure", "moving"}
     assert repr(source({"url": "rtsp://h", "max_fps": 5})) == "Source(url='rtsp://h', max_fps=5.0)"
 
 

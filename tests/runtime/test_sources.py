@@ -11,6 +11,7 @@ from pipeline.config import Config, from_mapping
 from pipeline.errors import ConfigError, SourceNotFoundError
 from pipeline.messages import State
 from pipeline.runtime.plan import RunPlan, Settings, SourcePlan, WorkerPlan
+from pipeline.runtime.scenes import SceneFiles
 from pipeline.runtime.sources import Sources, source_plan
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.transport.journal import SourceState
@@ -40,6 +41,11 @@ class Noted:
         self.removed.append(worker)
 
 
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def made(stages: tuple[str, ...] = ("capture",)) -> tuple[Sources, Noted, dict[str, Ledger]]:
     given = config()
     worker = WorkerPlan(
@@ -49,7 +55,7 @@ def made(stages: tuple[str, ...] = ("capture",)) -> tuple[Sources, Noted, dict[s
     ledgers = {"gate": make_ledger(decoded=9, published=7, dropped_superseded=2, live=1)}
     noted = Noted()
     plan = RunPlan("run", "/run", (worker,))
-    sources = Sources(given, unique("run"), plan, cast(Supervisor, noted), ledgers)
+    sources = Sources(given, unique("run"), plan, cast(Supervisor, noted), ledgers, SceneFiles("."))
     return sources, noted, ledgers
 
 
@@ -113,13 +119,25 @@ def test_add_and_remove() -> None:
 def test_take_over() -> None:
     sources, noted, _ = made()
     wanted = config(gate={**GATE, "max_fps": 9}, yard="rtsp://10.0.0.8/1")
-    assert sources.take_over(wanted) == {"added": ["yard"], "removed": [], "changed": ["gate"], "restart": []}
+    assert sources.take_over(wanted) == {
+        "added": ["yard"],
+        "removed": [],
+        "changed": ["gate"],
+        "redrawn": [],
+        "restart": [],
+    }
     assert [(name, plan.admission["max_fps"]) for name, plan in noted.added if name == "capture-gate"] == [
         ("capture-gate", 9)
     ]
-    assert sources.take_over(wanted) == {"added": [], "removed": [], "changed": [], "restart": []}
+    assert sources.take_over(wanted) == {
+        "added": [],
+        "removed": [],
+        "changed": [],
+        "redrawn": [],
+        "restart": [],
+    }
     assert sources.take_over(config()) == {
-        "added": [], "removed": ["yard"], "changed": ["gate"], "restart": [],
+        "added": [], "removed": ["yard"], "changed": ["gate"], "redrawn": [], "restart": [],
     }  # fmt: skip
 
 

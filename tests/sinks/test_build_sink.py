@@ -29,7 +29,7 @@ def test_build(tmp_path: Path) -> None:
     ("kind", "options", "words"),
     [
         ("jsnol", {}, "there is no sink of kind 'jsnol'\n  -> write 'jsonl'"),
-        ("carrier pigeon", {}, "use one of contact_sheet, jsonl"),
+        ("carrier pigeon", {}, "use one of contact_sheet, heatmap, jsonl"),
         ("no.such.module:Sink", {}, "cannot import sink 'no.such.module:Sink'"),
         ("pipeline.sinks.jsonl:Nothing", {}, "cannot import sink"),
         (":Nothing", {}, "cannot import sink"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import permutations
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.messages import (
     ModelOutput,
     Result,
 )
+from pipeline.stages.following import Following
 from pipeline.stages.postprocess import PostprocessStage
 from pipeline.transport.ledger import Ledger
 from tests.helpers import SPEC, make_frame, make_header, make_ledger, make_output, no_view
@@ -31,7 +33,11 @@ class Bench:
 
     def __init__(self, ledgers: dict[str, Ledger] | None = None, **options: Any) -> None:
         self.ledgers = ledgers or {"gate": make_ledger(), "yard": make_ledger()}
-        options.setdefault("algorithm", "bytetrack")
+        names = {one.name for one in fields(Following)} & options.keys()
+        options["following"] = Following(**{name: options[name] for name in names})
+        options = {
+            name: value for name, value in options.items() if name == "confidence" or name not in names
+        }
         self.stage = PostprocessStage(ledger_of=self.ledgers.__getitem__, **options)
         self.stage.open()
         self.stage.begin(SPEC)
