@@ -98,7 +98,7 @@ def make_output(rows: Sequence[Sequence[float]], seq: int = 0, **changes: Any) -
     return output, lambda _: array
 
 
-def make_event(kind: str = "start", track_id: int = 1, **changes: Any) -> Event:
+def make_event(kind: str = "start", track_id: int | None = 1, **changes: Any) -> Event:
     fields: dict[str, Any] = {"source": "gate", "at": 1_769_852_400.0, "label": "car", "track_id": track_id}
     return Event(type=kind, **(fields | changes))  # type: ignore[arg-type]
 

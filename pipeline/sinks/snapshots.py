@@ -77,6 +77,11 @@ class Snapshots:
         self._resume = resume
         self._best: dict[str, dict[int, _Best]] = {}
 
+    @property
+    def path(self) -> Path:
+        """The folder with a folder for each source; there once a picture is."""
+        return self._folder / "snapshots"
+
     def take(self, result: Result, picture: Picture) -> dict[int, str]:
         """Take in a frame, before its events become records.
 

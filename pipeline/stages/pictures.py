@@ -97,6 +97,12 @@ class Pictures:
         if self._snapshots is not None:
             self._snapshots.forget(source)
 
+    def files(self) -> list[str]:
+        """What has been written: the folder of the snapshots, if there is one."""
+        if self._snapshots is None or not self._snapshots.path.is_dir():
+            return []
+        return [str(self._snapshots.path)]
+
     def _made(self, result: Result, view: ViewArray, scene: Scene | None) -> NDArray[np.uint8] | None:
         frame = result.frame
         if frame is None or not frame.pixels:

@@ -162,6 +162,7 @@ class PublishStage:
             except FramewireError as error:
                 log.error("%s", error)
                 failure = failure or error
+        self._files += self._pictures.files()
         if failure is not None:
             raise failure
 

@@ -16,9 +16,11 @@ from pipeline.messages import (
     EndOfStream,
     LetterboxMap,
     Lost,
+    Mask,
     Message,
     ModelOutput,
     Result,
+    Scene,
 )
 from pipeline.stages.following import Following
 from pipeline.stages.postprocess import PostprocessStage
@@ -301,3 +303,27 @@ def test_what_it_cannot_take() -> None:
     assert Bench().stage.summary() == {}
     assert isinstance(make_output([CAR])[0], ModelOutput)
     assert make_header(3).seq == 3
+
+
+def test_masks_hide_objects_from_the_tracker_but_not_from_privacy() -> None:
+    left = Mask(((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0)))
+    scenes = {
+        "gate": Scene(masks={"tree": left}),
+        "yard": Scene(masks={"pond": Mask(left.polygon, hides="picture")}),
+    }
+    bench = Bench(scene_of=scenes.__getitem__, algorithm="bytetrack")
+    rows = [CAR, (44.0, 10.0, 60.0, 30.0, 0.5, 0.0)]
+    (masked,) = bench.results(0, rows)
+    assert masked.detections.class_ids.tolist() == [0]
+    assert masked.masked is not None
+    assert masked.masked.class_ids.tolist() == [1]
+    (shown,) = bench.results(0, rows, source="yard")
+    assert shown.detections.class_ids.tolist() == [1, 0]
+    assert shown.masked is None
+
+
+def test_the_surest_object_is_one_that_no_mask_hides() -> None:
+    left = Mask(((0.0, 0.0), (0.6, 0.0), (0.6, 1.0), (0.0, 1.0)))
+    bench = Bench(scene_of=lambda _: Scene(masks={"tree": left}), algorithm="single", task="localize")
+    (made,) = bench.results(0, [CAR, (44.0, 10.0, 60.0, 30.0, 0.5, 0.0)])
+    assert made.detections.class_ids.tolist() == [0]
