@@ -56,11 +56,25 @@ def rows(config: Config) -> list[tuple[str, str]]:
 def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         below = [(f"{prefix}.{key}" if prefix else key, item) for key, item in value.items()]
+    elif _points(value):
+        return [(prefix, " ".join(f"({x:g}, {y:g})" for x, y in value))]
     elif isinstance(value, list) and value and isinstance(value[0], dict | list):
         below = [(f"{prefix}[{index}]", item) for index, item in enumerate(value)]
     else:
         return [(prefix, _text(value))]
     return [row for key, item in below for row in _flatten(key, item)]
+
+
+def _points(value: Any) -> bool:
+    """Whether it is a polygon, which reads better in one row."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(one, list) and len(one) == 2 and all(isinstance(side, float) for side in one)
+            for one in value
+        )
+    )
 
 
 def _text(value: Any) -> str:

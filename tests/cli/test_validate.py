@@ -89,3 +89,10 @@ def test_missing_file(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["validate", str(tmp_path / "none.yaml"), *flags]) == 2
     captured = capsys.readouterr()
     assert "there is no config file" in captured.out + captured.err
+
+
+def test_a_polygon_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "zones.yaml"
+    path.write_text("sources: {gate: a.mp4}\nzones: {gate: {yard: {polygon: [[0, 0.5], [1, 0.5], [1, 1]]}}}\n")
+    assert main(["validate", str(path)]) == 0
+    assert rows(capsys.readouterr().out)["zones.gate.yard.polygon"] == "(0, 0.5) (1, 0.5) (1, 1)"
