@@ -93,6 +93,7 @@ def test_missing_file(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_polygon_is_one_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "zones.yaml"
-    path.write_text("sources: {gate: a.mp4}\nzones: {gate: {yard: {polygon: [[0, 0.5], [1, 0.5], [1, 1]]}}}\n")
+    zones = "zones: {gate: {yard: {polygon: [[0, 0.5], [1, 0.5], [1, 1]]}}}"
+    path.write_text(f"sources: {{gate: a.mp4}}\n{zones}\n")
     assert main(["validate", str(path)]) == 0
     assert rows(capsys.readouterr().out)["zones.gate.yard.polygon"] == "(0, 0.5) (1, 0.5) (1, 1)"
