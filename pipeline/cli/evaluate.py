@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.eval_mot import mot
+
 if TYPE_CHECKING:
     from pipeline.messages import ModelSpec
     from pipeline.tasks.coco import Match
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+app.command("mot")(mot)
 
 _SHOWN = 12
 

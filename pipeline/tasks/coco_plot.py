@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import ConfigError, SinkError
 from pipeline.tasks.coco_scores import Scores
 
-__all__ = ["check_plot", "write_plot"]
+__all__ = ["check_plot", "figure_class", "write_plot"]
 
 _SUFFIXES = (".png", ".html")
 
@@ -27,7 +27,7 @@ def check_plot(path: Path) -> None:
         raise ConfigError(f"--plot {path} is of no kind that is drawn", hint="end its name in .png or .html")
     if not path.parent.is_dir():
         raise SinkError(f"there is no folder {path.parent} for the plot", hint=f"mkdir -p {path.parent}")
-    _figure_class()
+    figure_class()
 
 
 def write_plot(path: Path, scores: Scores, title: str) -> None:
@@ -59,7 +59,12 @@ def write_plot(path: Path, scores: Scores, title: str) -> None:
         raise SinkError(f"the plot {path} cannot be written: {error.strerror}") from error
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Matplotlib's figure, without a window system or state.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
     # The first import builds a list of fonts, and says so.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
@@ -73,7 +78,7 @@ def _figure_class() -> Any:
 
 def _drawn(scores: Scores, title: str) -> Any:
     # A figure of its own and not pyplot: no window system, no state.
-    figure = _figure_class()(figsize=(7, 5), layout="constrained")
+    figure = figure_class()(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     for name, precision in scores.curves.items():
         axes.plot(scores.recall, precision, label=f"{name} (mean {precision.mean():.3f})")
