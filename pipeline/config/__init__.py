@@ -13,9 +13,12 @@ from pipeline.config.metrics import Metrics
 from pipeline.config.model import Cascade, Config, Events, Model
 from pipeline.config.naming import name_sources
 from pipeline.config.privacy import Privacy
-from pipeline.config.publish import ContactSheetSink, HeatmapSink, JsonlSink, Sink, VideoSink, ZmqSink
+from pipeline.config.publish import Sink
 from pipeline.config.run import Restart, Run
 from pipeline.config.scene import Ground, Line, Mask, Zone
+from pipeline.config.sinks.files import JsonlSink
+from pipeline.config.sinks.pictures import ContactSheetSink, HeatmapSink, VideoSink
+from pipeline.config.sinks.zmq import ZmqSink
 from pipeline.config.source import Motion, Source
 from pipeline.config.stages import STAGES, InferStage, PublishStage, Stage, Stages
 from pipeline.config.track import Closing, Track

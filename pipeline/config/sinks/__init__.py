@@ -1,0 +1,1 @@
+"""The kinds of sink, one module for each family; `pipeline.config.publish` joins them."""
