@@ -100,6 +100,7 @@ def run(
         as_json=as_json,
         quiet=quiet,
         reread=(lambda: merged(config, given)) if config is not None else None,
+        origin=config,
     )
     if code:
         raise typer.Exit(code)
@@ -147,6 +148,7 @@ def execute(
     as_json: bool = False,
     quiet: bool = False,
     reread: Callable[[], Config] | None = None,
+    origin: Path | None = None,
 ) -> int:
     """Run a config with the display; the exit code.
 
@@ -157,6 +159,8 @@ def execute(
         quiet: Print no summary.
         reread: Reads the config again: on ``framewire reload``, and on SIGHUP where there is no terminal.
 
+        origin: The config file, if there is one.
+
     Raises:
         FramewireError: something was wrong before, or ended, the run.
     """
@@ -164,7 +168,7 @@ def execute(
         check_source(source.url)
     for model in (config.model.name, *(cascade.model for cascade in config.cascades.values())):
         prepare(model)
-    work = Run(config, tick=display.tick, reread=reread)
+    work = Run(config, tick=display.tick, reread=reread, origin=origin)
     received: list[int] = []
 
     def on_signal(number: int, _: FrameType | None) -> None:

@@ -8,6 +8,7 @@ the two and puts what is wrong into words.
 from __future__ import annotations
 
 from pipeline.config.credentials import redact, redact_url, redacted_argv
+from pipeline.config.eventlog import EventLog
 from pipeline.config.loading import InvalidConfigError, Problem, from_mapping, load
 from pipeline.config.metrics import Metrics
 from pipeline.config.model import Cascade, Config, Events, Model
@@ -16,6 +17,7 @@ from pipeline.config.privacy import Privacy
 from pipeline.config.publish import Sink
 from pipeline.config.run import Restart, Run
 from pipeline.config.scene import Ground, Line, Mask, Zone
+from pipeline.config.sinks.base import DeliveredSink
 from pipeline.config.sinks.files import JsonlSink
 from pipeline.config.sinks.pictures import ContactSheetSink, HeatmapSink, VideoSink
 from pipeline.config.sinks.zmq import ZmqSink
@@ -30,6 +32,8 @@ __all__ = [
     "Closing",
     "Config",
     "ContactSheetSink",
+    "DeliveredSink",
+    "EventLog",
     "Events",
     "Ground",
     "HeatmapSink",

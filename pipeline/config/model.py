@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from pipeline.config.eventlog import EventLog
 from pipeline.config.fields import Count, Fraction, Label, Seconds, Section, SourceName, Text, listed
 from pipeline.config.metrics import Metrics
 from pipeline.config.privacy import Privacy
 from pipeline.config.publish import Sink
 from pipeline.config.run import Run
 from pipeline.config.scene import Ground, Line, Mask, Zone, check_sources, problem_at, scene_of
+from pipeline.config.sinks.base import DeliveredSink
 from pipeline.config.source import Source, as_source
 from pipeline.config.stages import STAGES, InferStage, Stage, Stages
 from pipeline.config.track import Closing, Track
@@ -180,6 +182,9 @@ class Config(Section):
     publish: Annotated[tuple[Sink, ...], listed("[{jsonl: events.jsonl}]")] = Field(
         default=(), description="Where results go, beside the files in run.out."
     )
+    event_log: EventLog = Field(
+        default_factory=EventLog, description="Where every event is kept, and for how long."
+    )
     metrics: Metrics = Field(default_factory=Metrics, description="Numbers of the run for Prometheus.")
     run: Run = Field(default_factory=Run, description="How long a run takes and what it leaves behind.")
 
@@ -198,6 +203,19 @@ class Config(Section):
             twice = [name for name in lines if name in info.data.get("zones", {}).get(source, {})]
             if twice:
                 raise problem_at((source, twice[0]), "has the name of a zone; give the line another")
+        return value
+
+    @field_validator("publish")
+    @classmethod
+    def _sinks_have_names(cls, value: tuple[Sink, ...]) -> tuple[Sink, ...]:
+        seen: set[str] = set()
+        for at, sink in enumerate(value):
+            if not isinstance(sink, DeliveredSink):
+                continue
+            name = sink.name or sink.kind
+            if name in seen:
+                raise problem_at((at,), f"is called {name} like another sink; give it a name: of its own")
+            seen.add(name)
         return value
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from pipeline.messages.frames import Blob, Clock, FrameHeader, LetterboxMap, Spa
 from pipeline.messages.scene import Anchor, Coordinates, Filter, Ground, Line, Mask, Point, Scene, Zone
 from pipeline.messages.specs import ModelSpec, Task
 from pipeline.messages.steps import EndOfStream, Frame, Lost, Message, ModelInput, ModelOutput, Result
+from pipeline.messages.tuning import Tuning
 
 __all__ = [
     "WIRE_VERSION",
@@ -48,6 +49,7 @@ __all__ = [
     "State",
     "Status",
     "Task",
+    "Tuning",
     "Zone",
 ]
 

@@ -12,9 +12,20 @@ __all__ = ["Event", "EventType"]
 
 #: ``start``, ``update`` and ``end`` of an object; ``zone`` and ``line``: what it did there; ``occupancy``
 #: and ``crowd`` of a zone; ``closing``: an object comes nearer; ``camera``: it began or ceased to move;
-#: ``source``: its connection.
+#: ``source``: its connection; ``clip``: a recording is finished; ``log``: the event log itself.
 EventType = Literal[
-    "start", "update", "end", "zone", "line", "occupancy", "crowd", "closing", "camera", "source"
+    "start",
+    "update",
+    "end",
+    "zone",
+    "line",
+    "occupancy",
+    "crowd",
+    "closing",
+    "camera",
+    "source",
+    "clip",
+    "log",
 ]
 
 
@@ -51,13 +62,15 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
             ``update`` or ``end``.
         zone: Name of the zone.
         dwell_s: For ``zone``: how long the object has been in it, seconds.
-        count: For ``occupancy`` and ``crowd``: how many objects are in the zone.
+        count: For ``occupancy`` and ``crowd``: how many objects are in the zone; for ``log``: how many events
+            were dropped.
         counts: The same by label.
         line: Name of the line.
         direction: Name of the side of the line on which the object is now.
         severity: For ``closing``: ``notice``, ``warning`` or ``critical``.
         ttc_s: For ``closing``: time to contact if nothing changes, seconds.
-        state: For ``source``: its new `State`; for ``camera``: ``moving`` or ``still``.
+        state: For ``source``: its new `State`; for ``camera``: ``moving`` or ``still``; for ``log``:
+            ``degraded`` or ``recovered``.
         reason: Why an object ended, or why a source is in that state: one word.
         message: The same for a source, in a sentence.
         model: Name of the model.

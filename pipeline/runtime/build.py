@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SourceError
 from pipeline.messages import ModelSpec
-from pipeline.runtime.plan import CascadePlan, SourcePlan, WorkerPlan
-from pipeline.runtime.scenes import SceneFiles
+from pipeline.runtime.plan import CascadePlan, LogPlan, SinkPlan, SourcePlan, WorkerPlan
+from pipeline.runtime.scenes import SceneFiles, TuningFiles
 from pipeline.stages.base import MakePool, Stage
 from pipeline.stages.capture import CaptureStage
 from pipeline.stages.turns import Turns, waiting
@@ -23,6 +23,8 @@ from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
 from pipeline.transport.shm import PREFIX, Pools, SlotPool
 
 if TYPE_CHECKING:
+    from pipeline.eventlog.log import EventLog
+    from pipeline.sinks import Sink
     from pipeline.stages.pictures import Pictures
     from pipeline.tasks.cascade import Cascade
     from pipeline.tasks.embedding import Embedder
@@ -79,6 +81,7 @@ class Builder:
     def __post_init__(self) -> None:
         self.books = Books(_books(self.plan.run_id))
         self.scenes = SceneFiles(self.plan.run_dir)
+        self.tuning = TuningFiles(self.plan.run_dir)
 
     def stages(self) -> list[Stage]:
         """The stages after capture, opened; what ``infer`` found out is its return value there."""
@@ -186,11 +189,11 @@ class Builder:
                     settings.closing,
                 ),
                 scene_of=self.scenes.get,
+                confidence_of=lambda source: self.tuning.get(source).confidence,
                 embedder=self._embedder(settings.reid) if settings.reid else None,
                 cascades=[self._cascade(one) for one in settings.cascades],
                 check=self.pools.check,
             )
-        from pipeline.sinks import build_sink
         from pipeline.stages.publish import PublishStage
 
         ringer = Ringer(self.context)
@@ -206,18 +209,43 @@ class Builder:
                     ringer.ring(doorbell_endpoint(self.plan, other))
 
         return PublishStage(
-            sinks=[
-                build_sink(sink.kind, resume=self.plan.incarnation > 0, **sink.options)
-                for sink in self.plan.sinks
-            ],
+            sinks=[self._sink(sink) for sink in self.plan.sinks],
             ledger_of=self.books.of,
             pools=self.pools,
             ring=ring,
             sources=lambda: tuple(self.books.all()),
             run_id=self.plan.run_id,
+            open_log=self._event_log,
             task=settings.task,
             pictures=self._pictures(),
             open_objects=Path(self.plan.run_dir) / "open-objects",
+        )
+
+    def _event_log(self, at_least: int) -> EventLog:
+        from pipeline.eventlog.log import EventLog
+
+        # A run that nobody gave a place for it keeps its events as long as itself.
+        plan = self.plan.event_log or LogPlan(str(Path(self.plan.run_dir) / "events.db"))
+        return EventLog(
+            plan.path, self.plan.run_id, keep_s=plan.keep_s, max_bytes=plan.max_bytes, sync=plan.sync,
+            at_least=at_least,
+        )  # fmt: skip
+
+    def _sink(self, plan: SinkPlan) -> Sink:
+        from pipeline.sinks import build_connector, build_sink
+
+        if plan.delivery is None:
+            return build_sink(plan.kind, resume=self.plan.incarnation > 0, **plan.options)
+        from pipeline.runtime.admin import ask
+        from pipeline.sinks.delivery import Delivery
+
+        run_dir = Path(self.plan.run_dir)
+        return Delivery(
+            build_connector(plan.kind, **plan.options),
+            known_sources=lambda: tuple(self.books.all()),
+            control=lambda request: ask(run_dir, request),
+            folder=self.plan.out or None,
+            **plan.delivery,
         )
 
     def _pictures(self) -> Pictures:
@@ -253,13 +281,13 @@ class Builder:
 
         settings = self.plan.settings
         ledger = self.books.of(source.name)
-        admission = Admission(**source.admission) if source.admission else None
+        admission = Admission(switch=lambda: self.tuning.get(source.name).enabled, **source.admission)
         reader = build_source(
             source.name,
             source.url,
             pixels=settings.preprocess,
             realtime=source.realtime,
-            awake=admission.awake if admission is not None else None,
+            awake=admission.awake,
             **source.options,
         )
         turns = Turns(ledger, lambda: self.books.all().values(), places=settings.in_flight)
@@ -281,14 +309,10 @@ class Builder:
             in_flight=settings.in_flight,
             wake=self.wake,
             on_error=self.on_error,
-            judge=admission.judge if admission is not None else _all_wanted,
+            judge=admission.judge,
             turns=turns if reader.live else None,
             abandon=self.abandon,
         )
-
-
-def _all_wanted(_picture: object, _wanted_ns: int | None) -> None:
-    """The judge of a source that has none."""
 
 
 def open_stages(stages: list[Stage]) -> ModelSpec | None:

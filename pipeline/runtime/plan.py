@@ -11,6 +11,7 @@ import msgspec
 
 __all__ = [
     "CascadePlan",
+    "LogPlan",
     "Peer",
     "RestartPolicy",
     "RunPlan",
@@ -42,10 +43,33 @@ class SourcePlan(msgspec.Struct, frozen=True):
 
 
 class SinkPlan(msgspec.Struct, frozen=True):
-    """One sink: its kind, a key of ``pipeline.sinks.SINKS`` or ``module:Class``, and keyword arguments."""
+    """One sink.
+
+    Attributes:
+        kind: A key of ``pipeline.sinks.SINKS``, or ``module:Class``.
+        options: Keyword arguments of its constructor.
+        delivery: Keyword arguments of `pipeline.sinks.delivery.Delivery`, for a connector; None for a sink.
+    """
 
     kind: str
     options: dict[str, Any] = {}
+    delivery: dict[str, Any] | None = None
+
+
+class LogPlan(msgspec.Struct, frozen=True):
+    """The event log.
+
+    Attributes:
+        path: Its file.
+        keep_s: Age at which events are forgotten, seconds.
+        max_bytes: Size above which the oldest are forgotten.
+        sync: ``normal`` or ``full``.
+    """
+
+    path: str
+    keep_s: float = 7 * 86400.0
+    max_bytes: int = 2**30
+    sync: Literal["normal", "full"] = "normal"
 
 
 class CascadePlan(msgspec.Struct, frozen=True):
@@ -128,6 +152,8 @@ class WorkerPlan(msgspec.Struct, frozen=True):
         settings: What they are told.
         sources: Those that this worker captures.
         sinks: Those that this worker writes.
+        event_log: Where events are kept; for the worker that publishes.
+        out: Folder for results; empty when there is none.
         inlet: Where it listens; empty for capture.
         window: Credits that it grants to each producer.
         outlets: The replicas of the next stage; empty for publish.
@@ -144,6 +170,8 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     settings: Settings
     sources: tuple[SourcePlan, ...] = ()
     sinks: tuple[SinkPlan, ...] = ()
+    event_log: LogPlan | None = None
+    out: str = ""
     inlet: str = ""
     window: int = 2
     outlets: tuple[Peer, ...] = ()

@@ -17,10 +17,11 @@ from pipeline.errors import ConfigError, FramewireError, SinkError
 from pipeline.models.threads import threads_for, usable_cores
 from pipeline.runtime.admin import AdminServer
 from pipeline.runtime.build import ledger_name
-from pipeline.runtime.plan import CascadePlan, RestartPolicy, RunPlan, Settings, SinkPlan
+from pipeline.runtime.outputs import log_of, sinks_of
+from pipeline.runtime.plan import CascadePlan, RestartPolicy, RunPlan, Settings
 from pipeline.runtime.report import summarise
 from pipeline.runtime.rundir import RunDir, sweep
-from pipeline.runtime.scenes import SceneFiles, scene_of
+from pipeline.runtime.scenes import SceneFiles, TuningFiles, scene_of
 from pipeline.runtime.sources import Sources, source_plan
 from pipeline.runtime.supervisor import Outcome, Supervisor
 from pipeline.runtime.topology import Placement, plan_workers
@@ -153,28 +154,6 @@ def placement_of(config: Config) -> Placement:
     return Placement(config.groups, replicas, {} if address == "ipc" else {"infer": address})
 
 
-def _sinks(config: Config, out: Path | None) -> list[SinkPlan]:
-    names = tuple(config.sources)
-    sinks: list[SinkPlan] = []
-    if out is not None:
-        sinks.append(SinkPlan("jsonl", {"path": str(out / "detections.jsonl"), "what": "detections"}))
-        sinks.append(SinkPlan("jsonl", {"path": str(out / "events.jsonl"), "what": "events"}))
-        if config.run.annotate:
-            sinks.append(SinkPlan("video", {"path": str(out / "annotated.mp4"), "sources": names}))
-        if config.run.contact_sheet:
-            sinks.append(SinkPlan("contact_sheet", {"path": str(out / "contact-sheet.png")}))
-        if config.run.heatmap:
-            sinks.append(SinkPlan("heatmap", {"path": str(out / "heatmap.png"), "sources": names}))
-    for sink in config.publish:
-        options = sink.options()
-        if "path" in options:
-            options["path"] = str((out or Path()) / options["path"])
-        if sink.kind in ("video", "heatmap"):
-            options["sources"] = names
-        sinks.append(SinkPlan(sink.kind, options))
-    return sinks
-
-
 class Run:
     """One run of a config.
 
@@ -183,6 +162,7 @@ class Run:
         tick: Called about ten times a second while it runs.
         reread: Reads the config again, for ``framewire reload``; None when it came from the command line.
         restart: Overrides the restart policy of the config; for tests.
+        origin: The config file, whose event log goes on from run to run; None when there is none.
     """
 
     def __init__(
@@ -192,12 +172,14 @@ class Run:
         tick: Callable[[Run], None] = lambda _: None,
         reread: Callable[[], Config] | None = None,
         restart: RestartPolicy | None = None,
+        origin: Path | None = None,
     ) -> None:
         if not config.sources:
             raise ConfigError("there is no source", hint="name one: framewire run video.mp4")
         self._config = config
         self._tick = tick
         self._reread = reread
+        self._origin = origin
         self._reload_wanted = False
         given = config.run.restart
         self._restart = restart or RestartPolicy(
@@ -269,8 +251,9 @@ class Run:
                     self._ledgers[name] = Ledger.named(ledger_name(rundir.run_id, name), create=True)
                 self._supervisor = Supervisor(plan, self._ledgers, tick=self._turn)
                 self._sources = Sources(
-                    self._config, rundir.run_id, plan, self._supervisor, self._ledgers, scenes
-                )
+                    self._config, rundir.run_id, plan, self._supervisor, self._ledgers, scenes,
+                    TuningFiles(rundir.path),
+                )  # fmt: skip
                 self._admin = AdminServer(str(rundir.path), self._obey)
                 self._metrics = self._measured()
                 if self._stop:
@@ -348,7 +331,9 @@ class Run:
             run_id=rundir.run_id,
             run_dir=str(rundir.path),
             sources=sources,
-            sinks=_sinks(config, self.out),
+            sinks=sinks_of(config, self.out),
+            event_log=log_of(config, self.out, rundir.path, self._origin),
+            out=str(self.out) if self.out is not None else "",
             settings=settings_of(config, replicas),
             placement=placement,
         )

@@ -1,25 +1,26 @@
-"""What is drawn for each source, handed to stages that run: one small file a source, replaced as a whole."""
+"""What is told to stages that run, for each source: its scene and its tuning, one small file each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 from pipeline.errors import TransportError
-from pipeline.messages import Scene
+from pipeline.messages import Scene, Tuning
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-__all__ = ["SceneFiles", "scene_of"]
+__all__ = ["SceneFiles", "SourceFiles", "TuningFiles", "scene_of"]
 
-#: A new scene is noticed after so long at the latest.
+#: What is new is noticed after so long at the latest.
 _LOOK_EVERY_S = 0.5
-_NOTHING = Scene()
+
+T = TypeVar("T")
 
 
 def scene_of(config: Config, source: str) -> Scene:
@@ -27,21 +28,26 @@ def scene_of(config: Config, source: str) -> Scene:
     return msgspec.convert(config.scene(source), Scene)
 
 
-class SceneFiles:
-    """The scenes of a run: written by the supervisor's process, read by the others.
+class SourceFiles(Generic[T]):
+    """Values of one kind by source: written by the supervisor's process as a whole, read by the others.
 
     Args:
         run_dir: The run's folder.
+        name: Folder of these values in it.
+        nothing: The value of a source for which none was put.
         clock: Seconds that rise.
     """
 
-    def __init__(self, run_dir: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder = Path(run_dir) / "scenes"
+    def __init__(
+        self, run_dir: str | Path, name: str, nothing: T, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = Path(run_dir) / name
+        self._nothing = nothing
         self._clock = clock
-        self._known: dict[str, tuple[float, tuple[int, int] | None, Scene]] = {}
+        self._known: dict[str, tuple[float, tuple[int, int] | None, T]] = {}
 
-    def put(self, source: str, scene: Scene) -> None:
-        """Let all stages see this scene from now on.
+    def put(self, source: str, value: T) -> None:
+        """Let all stages see this value from now on.
 
         Raises:
             TransportError: the run's folder cannot be written.
@@ -50,15 +56,15 @@ class SceneFiles:
         scratch = path.with_suffix(".new")
         try:
             self._folder.mkdir(exist_ok=True)
-            scratch.write_bytes(msgspec.msgpack.encode(scene))
+            scratch.write_bytes(msgspec.msgpack.encode(value))
             scratch.replace(path)
         except OSError as error:
             raise TransportError(
                 f"cannot write {path}: {error.strerror}", hint="make room there, and reload"
             ) from error
 
-    def get(self, source: str) -> Scene:
-        """The scene of a source; the same object until another one was put, empty where none was."""
+    def get(self, source: str) -> T:
+        """The value of a source; the same object until another one was put."""
         now = self._clock()
         known = self._known.get(source)
         if known is not None and now - known[0] < _LOOK_EVERY_S:
@@ -68,10 +74,34 @@ class SceneFiles:
             status = path.stat()
             stamp = (status.st_mtime_ns, status.st_ino)
             if known is not None and known[1] == stamp:
-                scene = known[2]
+                value = known[2]
             else:
-                scene = msgspec.msgpack.decode(path.read_bytes(), type=Scene)
+                value = msgspec.msgpack.decode(path.read_bytes(), type=type(self._nothing))
         except FileNotFoundError:
-            stamp, scene = None, _NOTHING
-        self._known[source] = (now, stamp, scene)
-        return scene
+            stamp, value = None, self._nothing
+        self._known[source] = (now, stamp, value)
+        return value
+
+
+class SceneFiles(SourceFiles[Scene]):
+    """What is drawn for each source of a run.
+
+    Args:
+        run_dir: The run's folder.
+        clock: Seconds that rise.
+    """
+
+    def __init__(self, run_dir: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(run_dir, "scenes", Scene(), clock)
+
+
+class TuningFiles(SourceFiles[Tuning]):
+    """What was set for each source while the run goes on.
+
+    Args:
+        run_dir: The run's folder.
+        clock: Seconds that rise.
+    """
+
+    def __init__(self, run_dir: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(run_dir, "tuning", Tuning(), clock)

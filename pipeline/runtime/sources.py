@@ -16,7 +16,7 @@ from pipeline.messages import Scene
 from pipeline.runtime.build import ledger_name
 from pipeline.runtime.plan import RunPlan, SourcePlan, WorkerPlan
 from pipeline.runtime.reload import compare
-from pipeline.runtime.scenes import SceneFiles, scene_of
+from pipeline.runtime.scenes import SceneFiles, TuningFiles, scene_of
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.sources import CONNECTIONS, check_source, detect_kind
 from pipeline.transport.ledger import Ledger
@@ -54,6 +54,7 @@ class Sources:
         supervisor: Its supervisor.
         ledgers: The books, by source; new ones are added.
         scenes: What is drawn for each source, for the stages to read.
+        tuning: What was set for each source, for the stages to read.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Sources:
         supervisor: Supervisor,
         ledgers: dict[str, Ledger],
         scenes: SceneFiles,
+        tuning: TuningFiles,
     ) -> None:
         self._config = config
         self._drawn = config
@@ -71,6 +73,7 @@ class Sources:
         self._supervisor = supervisor
         self._ledgers = ledgers
         self._scenes = scenes
+        self._tuning = tuning
         self._sources: dict[str, Source] = dict(config.sources)
         self._plans = {source.name: source for worker in plan.workers for source in worker.sources}
         first = next(worker for worker in plan.workers if worker.sources)
@@ -92,8 +95,12 @@ class Sources:
                 self.add(name, given.sources[name])
             case "remove":
                 self.remove(name)
+            case "tune":
+                return self.tune(name, request)
             case other:
-                raise ConfigError(f"there is no request {other!r}", hint="use list, add, remove or reload")
+                raise ConfigError(
+                    f"there is no request {other!r}", hint="use list, add, remove, tune or reload"
+                )
         return {}
 
     def table(self) -> list[dict[str, Any]]:
@@ -153,6 +160,38 @@ class Sources:
         del self._sources[name], self._plans[name]
         self._supervisor.remove_source(worker.name)
         log.warning("[%s] removed", name)
+
+    def tune(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Switch detection of a source on or off, set its confidence, or neither; how it is set then.
+
+        What is set holds until the run ends, over a reload of its config too.
+
+        Raises:
+            ConfigError: there is no such source, or what is to be set makes no sense.
+        """
+        if name not in self._sources:
+            known = ", ".join(self._sources) or "none"
+            raise ConfigError(f"there is no source {name}", hint=f"the sources of this run: {known}")
+        tuning = self._tuning.get(name)
+        wanted = {key: request[key] for key in ("enabled", "confidence") if request.get(key) is not None}
+        confidence = wanted.get("confidence", 0.0)
+        if not isinstance(wanted.get("enabled", True), bool):
+            raise ConfigError(f"enabled is {wanted['enabled']!r}", hint="say true or false")
+        if (
+            isinstance(confidence, bool)
+            or not isinstance(confidence, int | float)
+            or not 0 <= confidence <= 1
+        ):
+            raise ConfigError(f"confidence is {confidence!r}", hint="say a number from 0 to 1")
+        if wanted:
+            tuning = replace(tuning, **wanted)
+            self._tuning.put(name, tuning)
+            log.warning("[%s] tuned: %s", name, ", ".join(f"{key} {wanted[key]}" for key in wanted))
+        default = self._config.model.confidence
+        return {
+            "enabled": tuning.enabled,
+            "confidence": default if tuning.confidence is None else tuning.confidence,
+        }
 
     def take_over(self, config: Config) -> dict[str, Any]:
         """Go over to another config, as far as that is possible without a restart; what was done.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.plan import Peer, Settings, SinkPlan, SourcePlan, WorkerPlan
+from pipeline.runtime.plan import LogPlan, Peer, Settings, SinkPlan, SourcePlan, WorkerPlan
 from pipeline.stages.base import STAGES
 
 __all__ = ["Edge", "Placement", "edges", "make_groups", "plan_workers"]
@@ -132,6 +132,8 @@ def plan_workers(
     sinks: Sequence[SinkPlan],
     settings: Settings,
     placement: Placement,
+    event_log: LogPlan | None = None,
+    out: str = "",
 ) -> tuple[WorkerPlan, ...]:
     """The workers of a run, in pipeline order.
 
@@ -152,6 +154,8 @@ def plan_workers(
             stages=group,
             settings=settings,
             sinks=tuple(sinks) if "publish" in group else (),
+            event_log=event_log if "publish" in group else None,
+            out=out,
             outlets=peers,
             outlet_window=window,
             inline=inline,

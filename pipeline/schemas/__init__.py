@@ -15,12 +15,14 @@ from urllib.parse import unquote
 
 from pipeline.errors import ConfigError
 
-__all__ = ["TOPIC_ROOT", "VERSION", "load", "names", "parse_topic", "topic"]
+__all__ = ["LOG_ROOT", "TOPIC_ROOT", "VERSION", "load", "names", "parse_topic", "topic"]
 
 #: Version of every public record that this release writes and reads: the number after the slash.
 VERSION = 1
 
 TOPIC_ROOT = "framewire/"
+#: Root of the topics of the event log: ``framewire.log/<log id>/`` and ``framewire.log/heartbeat/``.
+LOG_ROOT = "framewire.log/"
 
 # "/" separates, "%" escapes; "+" and "#" are wildcards on MQTT, where the same topics are used.
 _RESERVED = re.compile(r"[/%+#\x00-\x1f\x7f-\x9f]")

@@ -1,23 +1,24 @@
 """The contract of a sink: open, write, close.
 
 A run may outlive the process that publishes: killed with SIGKILL, it is started again and ``open`` is called
-with files of the same run already there. Two rules make that safe. Each sink says in `Resume` what it holds,
-so that the caller continues its numbering and asks for nothing that all sinks have; and each sink by itself
-passes over what it holds already, so a frame that only some of them had received may be handed to all again.
+with files of the same run already there. Two rules make that safe. Each sink says in `Resume` how far it is,
+and first of all is given the events of the log from there on; and each sink by itself passes over what it
+holds already, so a frame that only some of them had received may be handed to all again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.messages import FrameHeader, ModelSpec, Result, Scene
 
-__all__ = ["Publication", "Resume", "Sink"]
+__all__ = ["Follower", "LogView", "Publication", "Resume", "Sink"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,46 @@ class Resume:
     Attributes:
         next_seq: By source, the first frame that this sink does not hold. A sink that cannot tell (nothing
             is left of a frame without events in an event log) leaves it empty.
-        next_sequence: Number of the first event that it does not hold.
+        next_sequence: Number of the first event that it does not hold; None for a sink that holds no events.
     """
 
     next_seq: dict[str, int] = field(default_factory=dict)
-    next_sequence: int = 0
+    next_sequence: int | None = None
+
+
+class LogView(Protocol):
+    """The event log, as far as a sink may look at it."""
+
+    log_id: str
+    run_id: str
+    path: Path
+    first: int
+    next: int
+    oldest: int
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A sink that goes with the event log.
+
+    Attributes:
+        name: What it is called in metrics.
+    """
+
+    name: str
+
+    def attach(self, log: LogView) -> None:
+        """Told before ``open``."""
+
+    def tick(self) -> None:
+        """Called several times a second, whether frames come or not.
+
+        Raises:
+            SinkError: it cannot go on.
+        """
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for metrics."""
 
 
 class Sink(Protocol):

@@ -12,7 +12,10 @@ from pipeline.analytics.tags import tags_of
 from pipeline.messages import Event, ModelSpec, Result, Task
 from pipeline.schemas import VERSION, topic
 
-__all__ = ["event_record", "frame_record", "iso_utc", "label_of", "topic"]
+__all__ = ["OF_THE_RUN", "event_draft", "frame_record", "iso_utc", "label_of", "topic"]
+
+#: In the place of a source, for events that are about none: no source can have that name.
+OF_THE_RUN = "~"
 
 _OPTIONAL = ("label", "track_id", "confidence", "top_confidence")
 _AFTER = (
@@ -103,21 +106,21 @@ def frame_record(result: Result, spec: ModelSpec, published_ns: int, task: Task 
     return record
 
 
-def event_record(event: Event, sequence: int, run_id: str) -> dict[str, Any]:
-    """Make the record of one event (schema ``framewire.<type>/1``).
+def event_draft(event: Event, run_id: str) -> dict[str, Any]:
+    """Make the record of one event (schema ``framewire.<type>/1``) that has no number yet.
 
     Args:
         event: The event.
-        sequence: Number of the event within the run, from 0, without gaps: a gap tells of a loss.
-        run_id: Name of the run; with the sequence it gives the id, which a re-sent event keeps.
+        run_id: Name of the run, part of the ids of its objects.
 
     Returns:
-        Plain data; what the event does not have is absent, never null.
+        Plain data; what the event does not have is absent, never null. ``sequence`` and ``id`` have their
+        places, and are given by the event log.
     """
     record: dict[str, Any] = {
         "schema": f"framewire.{event.type}/{VERSION}",
-        "sequence": sequence,
-        "id": f"{run_id}-{sequence}",
+        "sequence": -1,
+        "id": "",
         "type": event.type,
         "source": event.source,
         "at": iso_utc(event.at),

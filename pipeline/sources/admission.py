@@ -38,6 +38,7 @@ class Admission:
             `pipeline.analytics.schedule.Schedule`; None for always.
         timezone: Time zone of the schedule; None for this host's.
         wall_clock: UTC seconds.
+        switch: Whether the source is switched on.
 
     Raises:
         ConfigError: the schedule or the time zone cannot be one.
@@ -52,7 +53,9 @@ class Admission:
         schedule: Sequence[tuple[Sequence[int], int, int]] | None = None,
         timezone: str | None = None,
         wall_clock: Callable[[], float] = time.time,
+        switch: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._switch = switch
         self._max_fps = max_fps
         self._age = _Lag(max_age_s) if max_age_s is not None else None
         self._hours = _Hours(Schedule(schedule, timezone), wall_clock) if schedule is not None else None
@@ -60,7 +63,7 @@ class Admission:
 
     def awake(self) -> bool:
         """Whether pictures are wanted at all now; others need not even be decoded."""
-        return self._hours is None or self._hours.now()
+        return self._switch() and (self._hours is None or self._hours.now())
 
     def judge(self, picture: Picture, last_pts_ns: int | None) -> Cause | None:
         """Why a picture is not wanted; None if it is.

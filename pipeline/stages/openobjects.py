@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from pipeline.messages import Event
-from pipeline.stages.numbering import Ticket
 
-__all__ = ["OpenObjects"]
+__all__ = ["OpenObjects", "Ticket"]
+
+#: What brought events: a frame, or a change of state. They come in either order, so each has keys of its own.
+Ticket = Literal["event", "change"]
 
 #: What is said of one event, not of its object.
 _OF_THE_MOMENT: dict[str, Any] = {

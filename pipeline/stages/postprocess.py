@@ -85,6 +85,7 @@ class PostprocessStage:
         top_k: Most classes of one frame.
         following: How objects are followed.
         scene_of: Gives what is drawn for a source now.
+        confidence_of: Gives what somebody has set for a source instead of ``confidence``; None for nothing.
         cascades: Second models that look at the objects, not yet opened.
         embedder: What tells trackers how objects look, not yet opened; None for nothing.
         check: Raises when a slot was recycled while it was read.
@@ -104,6 +105,7 @@ class PostprocessStage:
         top_k: int = 5,
         following: Following = Following(),  # noqa: B008  (frozen)
         scene_of: Callable[[str], Scene] = lambda _: _NO_SCENE,
+        confidence_of: Callable[[str], float | None] = lambda _: None,
         cascades: Sequence[Cascade] = (),
         embedder: Embedder | None = None,
         check: Callable[..., None] = lambda *_: None,
@@ -121,11 +123,13 @@ class PostprocessStage:
         self._task = task
         self._following = following
         self._scene_of = scene_of
+        self._confidence_of = confidence_of
         self._check = check
         self._cascades = tuple(cascades)
         self._embedder = embedder
         self._spec: ModelSpec | None = None
         self._reader: Reader | None = None
+        self._tuned: dict[str, tuple[float, Reader]] = {}
         self._streams: dict[str, _Stream] = {}
 
     def open(self) -> None:
@@ -227,13 +231,26 @@ class PostprocessStage:
         return stream
 
     def _decode(self, message: ModelOutput, view: ViewArray) -> Found:
-        assert self._reader is not None
+        header = message.frame.header
+        reader = self._reader_for(header.source)
         try:
             outputs = [view(blob) for blob in message.outputs]
-            return self._reader.read(outputs, message.letterbox, self._unmasked(message.frame.header))
+            return reader.read(outputs, message.letterbox, self._unmasked(header))
         finally:
             # Also where the head refuses them: what was overwritten need not look like its family's.
             self._check(*message.outputs)
+
+    def _reader_for(self, source: str) -> Reader:
+        """The reader of a source: that of all, unless somebody has set a confidence for it."""
+        assert self._reader is not None
+        assert self._spec is not None
+        confidence = self._confidence_of(source)
+        if confidence is None:
+            return self._reader
+        tuned = self._tuned.get(source)
+        if tuned is None or tuned[0] != confidence:
+            tuned = self._tuned[source] = confidence, self._make_reader(self._spec, confidence=confidence)
+        return tuned[1]
 
     def _unmasked(self, header: FrameHeader) -> Callable[[Detections], NDArray[np.bool_]] | None:
         """Says which objects no mask of the source hides; None where there is no mask."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -12,13 +13,13 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import FramewireError
+from pipeline.eventlog.log import EventLog, LogState
 from pipeline.messages import EndOfStream, Event, Message, ModelSpec, Result, Task
-from pipeline.sinks.base import Publication, Sink
-from pipeline.sinks.records import event_record, frame_record
+from pipeline.sinks.base import Follower, Publication, Sink
+from pipeline.sinks.records import OF_THE_RUN, event_draft, frame_record
 from pipeline.stages.base import STAGES
 from pipeline.stages.latency import Latencies
-from pipeline.stages.numbering import EventNumbers, Ticket
-from pipeline.stages.openobjects import OpenObjects
+from pipeline.stages.openobjects import OpenObjects, Ticket
 from pipeline.stages.ordering import InOrder
 from pipeline.stages.pictures import Pictures
 from pipeline.stages.tallies import Tallies
@@ -42,7 +43,8 @@ class PublishStage:
         ring: Told the name of a source when one of its slots came free.
         sources: Gives the names of all sources that the run has, or had.
         task: What the run does with each frame.
-        run_id: Id of the run, part of every event's id.
+        run_id: Id of the run, part of every object's id.
+        open_log: Opens the event log, given the first number that is certainly free.
         pictures: What of the frames may be seen outside.
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
@@ -59,6 +61,7 @@ class PublishStage:
         ring: Callable[[str], None],
         sources: Callable[[], Sequence[str]],
         run_id: str,
+        open_log: Callable[[int], EventLog],
         task: Task = "detect",
         pictures: Pictures | None = None,
         open_objects: Path | None = None,
@@ -69,13 +72,14 @@ class PublishStage:
         self._ring = ring
         self._sources = sources
         self._run_id = run_id
+        self._open_log = open_log
         self._task = task
         self._pictures = pictures or Pictures()
         self._open_objects = open_objects
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
         self._watches: dict[str, SourceWatch] = {}
-        self._numbers = EventNumbers()
+        self._log: EventLog | None = None
         self._open = OpenObjects(None)
         self._latencies = Latencies()
         self._objects: Counter[str] = Counter()
@@ -95,10 +99,15 @@ class PublishStage:
         self._spec = spec
         self._pictures.begin(spec)
         self._open = OpenObjects(self._open_objects)
-        resumes = [sink.open(spec) for sink in self._sinks]
-        on_file = max((resume.next_sequence for resume in resumes), default=0)
-        books = {source: self._ledger_of(source) for source in self._sources()}
-        self._numbers.resume(books, on_file, self._open.last_sent)
+        self._log = self._open_log(
+            max((self._ledger_of(source)["event_next"] for source in self._sources()), default=0)
+        )
+        for sink in self._sinks:
+            if isinstance(sink, Follower):
+                sink.attach(self._log)
+            resume = sink.open(spec)
+            if resume.next_sequence is not None:
+                self._catch_up(sink, resume.next_sequence)
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``Result`` and ``EndOfStream`` in; nothing comes out.
@@ -125,13 +134,19 @@ class PublishStage:
         return ()
 
     def tick(self) -> None:
-        """Publish what has changed in the state of any source.
+        """Publish what has changed in the state of any source, or of the event log.
 
         Raises:
             SinkError: a sink cannot take it.
         """
         for source in self._sources():
             self._tell(source)
+        if self._log is not None:
+            for state in self._log.tick():
+                self._tell_log(state)
+        for sink in self._sinks:
+            if isinstance(sink, Follower):
+                sink.tick()
 
     def summary(self) -> dict[str, Any]:
         """Latencies by stage, objects by label, files written."""
@@ -140,7 +155,9 @@ class PublishStage:
             "objects": dict(self._objects),
             **self._tallies.summary(),
             "files": self._files,
-            "events": self._numbers.next,
+            "events": self._log.next - self._log.first if self._log is not None else 0,
+            "event_log": self._log.stats() if self._log is not None else {},
+            "sinks": {sink.name: sink.stats() for sink in self._sinks if isinstance(sink, Follower)},
         }
 
     def close(self) -> None:
@@ -163,6 +180,8 @@ class PublishStage:
                 log.error("%s", error)
                 failure = failure or error
         self._files += self._pictures.files()
+        if self._log is not None:
+            self._log.close()
         if failure is not None:
             raise failure
 
@@ -195,10 +214,11 @@ class PublishStage:
 
         record = frame_record(result, self._spec, start_ns, self._task)
         events = tuple(msgspec.structs.replace(e, latency_ms=record["latency_ms"]) for e in events)
-        numbered = self._numbered(ledger, "event", key, events)
+        numbered = self._committed(header.source, "event", key, events)
         scene, inside = self._pictures.scene_of(header.source), self._tallies.inside(header.source)
-        item = Publication(header, record, numbered, picture, result, scene, inside)
-        self._write(header.source, "event", key, item)
+        self._write(Publication(header, record, numbered, picture, result, scene, inside))
+        if events:
+            self._open.sent(header.source, "event", key)
         end_ns = time.monotonic_ns()
         self._account(result, start_ns, end_ns)
         counted = ledger["published"] + sum(ledger.lost().values())
@@ -267,22 +287,51 @@ class PublishStage:
         """Publish events that no frame brought, unless an earlier incarnation has."""
         if self._open.last_sent(source, "change") == key:
             return
-        numbered = self._numbered(self._ledger_of(source), "change", key, events)
-        self._write(source, "change", key, Publication(None, None, numbered, lambda: None, None))
+        self._write_events(self._committed(source, "change", key, events))
+        if events:
+            self._open.sent(source, "change", key)
 
-    def _numbered(
-        self, ledger: Ledger, ticket: Ticket, key: int, events: tuple[Event, ...]
+    def _tell_log(self, state: LogState) -> None:
+        assert self._log is not None
+        event = Event(
+            "log", OF_THE_RUN, time.time(), state=state.state, reason=state.reason, message=state.message,
+            count=state.dropped,
+        )  # fmt: skip
+        self._write_events(self._committed(OF_THE_RUN, "change", self._log.next + 1, (event,)))
+
+    def _committed(
+        self, source: str, ticket: Ticket, key: int, events: Sequence[Event]
     ) -> tuple[dict[str, Any], ...]:
-        first = self._numbers.give(ledger, ticket, key, events)
-        return tuple(event_record(event, first + at, self._run_id) for at, event in enumerate(events))
+        """The events as records with numbers; none if they were committed before, for then all have them."""
+        assert self._log is not None
+        records = self._log.commit(source, ticket, key, [event_draft(e, self._run_id) for e in events])
+        if records and source != OF_THE_RUN:
+            # Should the disk be full, the log may die with this process, but not the numbers that it gave.
+            self._ledger_of(source)["event_next"] = self._log.next
+        return records or ()
 
-    def _write(self, source: str, ticket: Ticket, key: int, item: Publication) -> None:
+    def _catch_up(self, sink: Sink, first: int) -> None:
+        """Give a sink the events of this run that it had not got when an earlier incarnation was killed."""
+        assert self._log is not None
+        first = max(first, self._log.first)
+        if first >= self._log.next:
+            return
+        with contextlib.closing(self._log.reader()) as reader:
+            while first < self._log.next:
+                page = reader.page(first)
+                if page.end <= first:
+                    break
+                records = tuple(msgspec.msgpack.decode(record) for _, record in page.records)
+                sink.write(Publication(None, None, records, lambda: None, None))
+                first = page.end
+
+    def _write_events(self, records: tuple[dict[str, Any], ...]) -> None:
+        if records:
+            self._write(Publication(None, None, records, lambda: None, None))
+
+    def _write(self, item: Publication) -> None:
         for sink in self._sinks:
             sink.write(item)
-        if item.events:
-            ledger = self._ledger_of(source)
-            ledger["event_next"] = max(item.events[-1]["sequence"] + 1, ledger["event_next"])
-            self._open.sent(source, ticket, key)
 
     def _return(self, result: Result) -> None:
         if result.frame is not None and self._pools.release(result.frame.lease):

@@ -54,7 +54,6 @@ _PLAIN = (
     "state",
     "ended",
     "event_next",
-    *(f"{ticket}_{part}" for ticket in ("event", "change") for part in ("key", "base", "count", "digest")),
     "state_told",
     "absent_ms",
     "absent_after",
@@ -84,11 +83,9 @@ class Ledger:
 
     Besides the books it holds what a restarted stage needs to go on where its predecessor was killed:
     ``next_publish`` (number of the first frame not yet published), ``next_track_id``, ``last_pts_ns`` (of the
-    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, the tickets of
-    `pipeline.stages.numbering` (``event_…`` of the frame and ``change_…`` of the change of state last handed
-    to the sinks), ``event_next``, the number after the last event that all sinks have, ``state_told``, how
-    many entries of the journal are published, and ``absent_ms``, since when capture is told to be absent
-    (``absent_after`` so many entries). ``closing`` is 1 when capture says that the source has ended, and
+    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, ``event_next``, the
+    number after the last event that was given one, ``state_told``, how many entries of the journal are
+    published, and ``absent_ms``, since when capture is told to be absent (``absent_after`` so many entries). ``closing`` is 1 when capture says that the source has ended, and
     ``taken_before`` how many pictures it had taken when it was added once more.
 
     Of a live source it tells ``skipped`` (coded pictures not decoded on purpose), ``alive_ns`` (when capture

@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+import time
+from collections.abc import Callable
+from typing import Any
 
 import zmq
 
 from pipeline.errors import ConfigError, SinkError
 
-__all__ = ["Publisher", "is_local"]
+__all__ = ["Publisher", "bind_public", "is_local", "next_address"]
 
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d+|\*)")
+#: A socket that is closed frees its address a moment later, in ZeroMQ's own thread.
+_REBIND_S = 2.0
 
 
 def is_local(address: str) -> bool:
@@ -36,6 +41,40 @@ def is_local(address: str) -> bool:
         return host in ("localhost", "lo")
 
 
+def next_address(address: str) -> str:
+    """Where the replay of a stream is when nothing else is said: the port after it, or beside its path."""
+    match = _TCP.fullmatch(address)
+    if match is None:
+        return f"{address}-replay"
+    port = match["port"]
+    return f"tcp://{match['host']}:{port if port == '*' else int(port) + 1}"
+
+
+def bind_public(socket: zmq.Socket[Any], address: str, *, again: bool = False) -> None:
+    """Bind.
+
+    Args:
+        socket: The socket.
+        address: Where.
+        again: The address was ours just now, and may take a moment to come free.
+
+    Raises:
+        SinkError: it cannot be bound; the socket is closed.
+    """
+    socket.setsockopt(zmq.IPV6, int("[" in address))
+    deadline = time.monotonic() + (_REBIND_S if again else 0.0)
+    while True:
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            socket.close(0)
+            raise _bind_error(address, error) from error
+        return
+
+
 class Publisher:
     """One bound PUB socket; close it, or use it as a context manager.
 
@@ -47,6 +86,8 @@ class Publisher:
         insecure: Allow an address that other hosts can reach, in plain text and open to all.
         queue_limit: Messages that may wait for one subscriber.
         linger_s: How long ``close`` waits for the tail to be sent.
+        context: Shared with whoever owns it; None for one of its own.
+        secure: Makes a socket a secure one before it is bound.
 
     Raises:
         ConfigError: the address is malformed, or reaches beyond this host without ``insecure``.
@@ -54,26 +95,33 @@ class Publisher:
     """
 
     def __init__(
-        self, address: str, *, insecure: bool = False, queue_limit: int = 1000, linger_s: float = 2.0
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        queue_limit: int = 1000,
+        linger_s: float = 2.0,
+        context: zmq.Context[Any] | None = None,
+        secure: Callable[[zmq.Socket[Any]], None] | None = None,
     ) -> None:
-        if not is_local(address) and not insecure:
+        if not is_local(address) and not insecure and secure is None:
             raise ConfigError(
                 f"{address} can be reached from other hosts, and what is published there is not encrypted",
-                hint="publish at tcp://127.0.0.1:PORT, or set insecure: true if the network is trusted",
+                hint="publish at tcp://127.0.0.1:PORT, give keys, or set insecure: true on a trusted network",
             )
         if queue_limit < 1:  # 0 means "without bound" to ZeroMQ
             raise ConfigError(f"queue_limit is {queue_limit}", hint="write a number of messages, 1 or more")
         self._linger_ms = int(linger_s * 1000)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, queue_limit)
-        self._socket.setsockopt(zmq.IPV6, int("[" in address))
+        self._queue_limit = queue_limit
+        self._secure = secure
+        self._own = context is None
+        self._context = zmq.Context() if context is None else context
         try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self._socket.close(0)
-            self._context.term()
-            raise _bind_error(address, error) from error
+            self._socket = self._bound(address)
+        except SinkError:
+            if self._own:
+                self._context.term()
+            raise
         #: The address in force; where the port was ``*``, the one that was given.
         self.address: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
@@ -87,10 +135,28 @@ class Publisher:
         """Send one message of two parts; never waits."""
         self._socket.send_multipart((topic.encode(), payload))
 
+    def rebind(self) -> None:
+        """Hang up on everybody, and take only those again who are let in now.
+
+        Raises:
+            SinkError: somebody else has taken the address.
+        """
+        self._socket.close(0)
+        self._socket = self._bound(self.address, again=True)
+
     def close(self) -> None:
         """Send what still waits, for ``linger_s`` at most, and free the address."""
         self._socket.close(self._linger_ms)
-        self._context.term()
+        if self._own:
+            self._context.term()
+
+    def _bound(self, address: str, *, again: bool = False) -> zmq.Socket[Any]:
+        socket = self._context.socket(zmq.PUB)
+        socket.setsockopt(zmq.SNDHWM, self._queue_limit)
+        if self._secure is not None:
+            self._secure(socket)
+        bind_public(socket, address, again=again)
+        return socket
 
 
 def _bind_error(address: str, error: zmq.ZMQError) -> SinkError:

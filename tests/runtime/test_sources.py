@@ -11,7 +11,7 @@ from pipeline.config import Config, from_mapping
 from pipeline.errors import ConfigError, SourceNotFoundError
 from pipeline.messages import State
 from pipeline.runtime.plan import RunPlan, Settings, SourcePlan, WorkerPlan
-from pipeline.runtime.scenes import SceneFiles
+from pipeline.runtime.scenes import SceneFiles, TuningFiles
 from pipeline.runtime.sources import Sources, source_plan
 from pipeline.runtime.supervisor import Supervisor
 from pipeline.transport.journal import SourceState
@@ -55,7 +55,9 @@ def made(stages: tuple[str, ...] = ("capture",)) -> tuple[Sources, Noted, dict[s
     ledgers = {"gate": make_ledger(decoded=9, published=7, dropped_superseded=2, live=1)}
     noted = Noted()
     plan = RunPlan("run", "/run", (worker,))
-    sources = Sources(given, unique("run"), plan, cast(Supervisor, noted), ledgers, SceneFiles("."))
+    sources = Sources(
+        given, unique("run"), plan, cast(Supervisor, noted), ledgers, SceneFiles("."), TuningFiles(".")
+    )
     return sources, noted, ledgers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
+from pipeline.eventlog.log import EventLog
 from pipeline.messages import (
     Frame,
     ModelSpec,
@@ -33,6 +35,7 @@ from tests.helpers import (
     Orders,
     make_picture,
 )
+from tests.stages.desk import kill, scratch_log
 from tests.stages.rig import Rig
 
 # --- captures --------------------------------------------------------------------------------------------
@@ -152,6 +155,11 @@ class Line:
 
             return make
 
+        def open_log(at_least: int) -> EventLog:
+            log = EventLog(scratch_log(self), "run", at_least=at_least)
+            weakref.finalize(self, kill, log)
+            return log
+
         stages: list[Stage] = [
             PreprocessStage(make_pool=make_pool("tensors")),
             InferStage(runner=self.network, make_pool=make_pool("outputs"), batch=batch),
@@ -159,6 +167,7 @@ class Line:
             PublishStage(
                 sinks=(self.sink,), ledger_of=ledgers.__getitem__, pools=self.pools, ring=lambda _: None,
                 sources=lambda: ("gate",), run_id="run",
+                open_log=open_log,
             ),
         ]  # fmt: skip
         for stage in stages:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.messages import Clock, Detections, Event, FrameHeader, ModelSpec, Result, Span
 from pipeline.sinks.base import Publication
-from pipeline.sinks.records import event_record, frame_record
+from pipeline.sinks.records import event_draft, frame_record
 
 SPEC = ModelSpec(
     "default", "0" * 64, "nanodet", ("person", "bicycle", "car"), 416, 416, provider="CPUExecutionProvider"
@@ -64,4 +64,9 @@ def make_item(
 
 
 def make_event_row(sequence: int = 0, **changes: Any) -> dict[str, Any]:
-    return event_record(make_event(**changes), sequence, "run")
+    return make_record(make_event(**changes), sequence, "run")
+
+
+def make_record(event: Event, sequence: int, run_id: str) -> dict[str, Any]:
+    """An event as the event log gives it out."""
+    return event_draft(event, run_id) | {"sequence": sequence, "id": f"{run_id}-{sequence}"}

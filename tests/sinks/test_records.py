@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pipeline import schemas
 from pipeline.messages import Attribute, Classes, Detections, Task
 from pipeline.schemas import parse_topic
-from pipeline.sinks.records import event_record, frame_record, iso_utc, topic
-from tests.sinks.builders import MS, SPEC, make_event, make_header, make_result
+from pipeline.sinks.records import frame_record, iso_utc, topic
+from tests.sinks.builders import MS, SPEC, make_event, make_header, make_record, make_result
 
 FRAME = jsonschema.Draft202012Validator(schemas.load("framewire.frame.1"))
 EVENT = jsonschema.Draft202012Validator(schemas.load("framewire.event.1"))
@@ -113,7 +113,7 @@ def test_boxes_keep_their_place(rows: list[tuple[float, ...]], width: int, heigh
 
 
 def test_event_record_is_what_the_contract_says() -> None:
-    record = event_record(make_event(), 17, "20260131-5f2c")
+    record = make_record(make_event(), 17, "20260131-5f2c")
     assert list(record)[:5] == ["schema", "sequence", "id", "type", "source"]
     assert record["schema"] == "framewire.start/1"
     assert record["id"] == "20260131-5f2c-17"
@@ -140,7 +140,7 @@ SOURCE_EVENT: dict[str, Any] = dict.fromkeys(
     ],
 )
 def test_event_records_fit_their_schema(changes: dict[str, Any]) -> None:
-    record = plain(event_record(make_event(**changes), 0, "run"))
+    record = plain(make_record(make_event(**changes), 0, "run"))
     EVENT.validate(record)
     assert None not in record.values()
 
@@ -159,7 +159,7 @@ def test_event_records_fit_their_schema(changes: dict[str, Any]) -> None:
     ],
 )
 def test_the_event_schema_refuses(broken: dict[str, Any]) -> None:
-    record = plain(event_record(make_event(), 0, "run")) | broken
+    record = plain(make_record(make_event(), 0, "run")) | broken
     assert not EVENT.is_valid(record)
 
 
@@ -236,7 +236,7 @@ def test_attributes_belong_to_their_object() -> None:
         "bag": {"label": "none", "confidence": 0.5},
     }
     event = plain(
-        event_record(make_event(attributes={"colour": {"label": "red", "confidence": 0.9}}), 0, "run")
+        make_record(make_event(attributes={"colour": {"label": "red", "confidence": 0.9}}), 0, "run")
     )
     EVENT.validate(event)
     assert event["attributes"] == {"colour": {"label": "red", "confidence": 0.9}}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.eventlog.log import EventLog
 from pipeline.messages import EndOfStream, Message, State
 from pipeline.sinks.base import Sink
 from pipeline.stages.publish import PublishStage
@@ -15,7 +20,7 @@ from pipeline.transport.ledger import Ledger
 from pipeline.transport.shm import Pools
 from tests.helpers import SPEC, make_ledger
 
-__all__ = ["Desk", "end", "say"]
+__all__ = ["Desk", "end", "kill", "say", "scratch_log"]
 
 
 def say(
@@ -41,6 +46,21 @@ def end(seq: int, source: str = "gate", **changes: Any) -> EndOfStream:
     return EndOfStream(source, 0, seq, **(fields | changes))
 
 
+def kill(log: EventLog) -> None:
+    """Let go of a log as the kernel does: what was not committed is gone, and nobody says goodbye."""
+    if log._lock >= 0:
+        log._database.close()
+        os.close(log._lock)
+        log._lock = -1
+
+
+def scratch_log(owner: object) -> Path:
+    """Where a log may lie as long as its owner lives."""
+    folder = Path(tempfile.mkdtemp(prefix="framewire-desk-"))
+    weakref.finalize(owner, shutil.rmtree, folder)
+    return folder / "events.db"
+
+
 class Desk:
     """A publish over books, pools and sinks. Fresh books begin with ``running``."""
 
@@ -52,6 +72,8 @@ class Desk:
         sources: tuple[str, ...] = ("gate",),
         open_objects: Path | None = None,
         ring: Callable[[str], None] | None = None,
+        log: Path | None = None,
+        log_class: type[EventLog] = EventLog,
     ) -> None:
         self.sinks = sinks
         self.ledgers = ledgers or {source: make_ledger() for source in sources}
@@ -60,6 +82,14 @@ class Desk:
                 say(ledger, "running")
         self.pools = pools or Pools()
         self.rung: list[str] = []
+        self.log_path = log or scratch_log(self)
+        self.logs: list[EventLog] = []
+
+        def open_log(at_least: int) -> EventLog:
+            self.logs.append(log_class(self.log_path, "run", at_least=at_least))
+            weakref.finalize(self, kill, self.logs[-1])
+            return self.logs[-1]
+
         self.stage = PublishStage(
             sinks=sinks,
             ledger_of=self.ledgers.__getitem__,
@@ -67,6 +97,7 @@ class Desk:
             ring=ring or self.rung.append,
             sources=lambda: tuple(self.ledgers),
             run_id="run",
+            open_log=open_log,
             open_objects=open_objects,
         )
         self.stage.open()
@@ -81,6 +112,11 @@ class Desk:
                 if last is None or last.state not in ("ended", "failed"):
                     say(ledger, message.state, message.reason, seq=message.seq)
             assert list(self.stage.process(message, self.pools.view)) == []
+
+    def kill(self) -> None:
+        """Let go of the event log as the kernel does when the process is killed."""
+        for log in self.logs:
+            kill(log)
 
     @property
     def ledger(self) -> Ledger:

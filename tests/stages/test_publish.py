@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,14 +229,36 @@ def test_what_it_cannot_take() -> None:
         Desk().give(make_frame())
 
 
-@pytest.mark.parametrize(("sink_has", "first"), [(0, 3), (2, 3), (3, 3), (9, 9)])
-def test_numbers_go_on_where_the_furthest_sink_or_book_is(sink_has: int, first: int) -> None:
-    before = Desk(ListSink())
+@pytest.mark.parametrize(
+    ("sink_has", "given"),
+    [(0, [0, 1, 2, 3]), (2, [2, 3]), (3, [3]), (9, [3]), (None, [3])],
+    ids=["nothing", "some", "all", "more than there is", "holds no events"],
+)
+def test_a_sink_is_given_what_it_had_not_got_and_numbers_go_on(
+    tmp_path: Path, sink_has: int | None, given: list[int]
+) -> None:
+    before = Desk(ListSink(), log=tmp_path / "log")
     before.give(make_result(0), make_result(1, events=(make_event("start", 1), make_event("start", 2))))
+    before.kill()
     sink = ListSink(resume=Resume({}, sink_has))
-    after = Desk(sink, ledgers=before.ledgers)
+    after = Desk(sink, ledgers=before.ledgers, log=tmp_path / "log")
     after.give(make_result(2, events=(make_event("start", 3),)))
-    assert [e["sequence"] for e in sink.events] == [first]
+    assert [e["sequence"] for e in sink.events] == given
+    assert [e["id"] for e in sink.events] == [f"run-{n}" for n in given]
+
+
+def test_numbers_that_were_given_and_are_not_in_the_log_are_not_given_again(tmp_path: Path) -> None:
+    """The disk was full when publish was killed: subscribers have events that the log has not."""
+    before = Desk(ListSink(), log=tmp_path / "log")
+    before.give(make_result(0))
+    before.ledger["event_next"] = 9
+    before.kill()
+    sink = ListSink()
+    after = Desk(sink, ledgers=before.ledgers, log=tmp_path / "log")
+    after.give(make_result(1, events=(make_event("start", 3),)))
+    assert [e["sequence"] for e in sink.events] == [9]
+    with contextlib.closing(after.logs[-1].reader()) as reader:
+        assert reader.page(1).first == 9, "what lies between is no longer kept"
 
 
 def test_nothing_is_read_without_a_sink_that_asks() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.eventlog.log import EventLog
 from pipeline.messages import EndOfStream, Message, Result, State
 from pipeline.sinks.base import Publication, Sink
 from pipeline.sinks.jsonl import JsonlSink
@@ -98,6 +99,18 @@ class FusedPath(PosixPath):
         return replaced
 
 
+class FusedLog(EventLog):
+    """The event log; its writer may be killed before and after each commit."""
+
+    fuse = Fuse()
+
+    def commit(self, *args: Any) -> tuple[dict[str, Any], ...] | None:
+        self.fuse.burn()
+        committed = super().commit(*args)
+        self.fuse.burn()
+        return committed
+
+
 class Story:
     """Publishes the story; a restarted publish gets again what the books do not show as published.
 
@@ -132,9 +145,14 @@ class Story:
             sink.fuse = self.fuse
             sinks.append(sink)
         FusedPath.fuse = self.fuse
-        return Desk(*sinks, ledgers={"gate": self.ledger}, open_objects=FusedPath(self.folder / "open"))
+        FusedLog.fuse = self.fuse
+        return Desk(
+            *sinks, ledgers={"gate": self.ledger}, open_objects=FusedPath(self.folder / "open"),
+            log=self.folder / "events.db", log_class=FusedLog,
+        )  # fmt: skip
 
     def _restart(self, at: int) -> None:
+        self.desk.kill()
         for sink in self.desk.sinks:
             sink.close()
         if self.meanwhile:
@@ -216,11 +234,12 @@ def test_publish_and_postprocess_killed_within_the_same_frame(tmp_path: Path) ->
     say(ledger, "running", late=True)
     first, second = ListSink(), ListSink()
     path = tmp_path / "open"
-    before = Desk(first, ledgers={"gate": ledger}, open_objects=path)
+    before = Desk(first, ledgers={"gate": ledger}, open_objects=path, log=tmp_path / "log")
     with pytest.raises(KilledError):
         before.give(result(0, make_event("start", 1)), result(1, make_event("start", 2, seq=1)))
     assert ledger["next_publish"] == 1
-    after = Desk(second, ledgers={"gate": ledger}, open_objects=path)
+    before.kill()
+    after = Desk(second, ledgers={"gate": ledger}, open_objects=path, log=tmp_path / "log")
     after.give(result(1, make_event("start", 3, seq=1), resumed=True), result(2, make_event("end", 3, seq=2)))
     assert keys(second.events) == [
         ("end", 1, "interrupted"), ("end", 2, "interrupted"), ("start", 3, ""), ("end", 3, ""),

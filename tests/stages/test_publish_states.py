@@ -229,7 +229,7 @@ def absence(path: Path, fuse: Fuse, clock: Clock, *, capture_restarts: bool) -> 
         sink = FusedSink(path, "events", resume)
         sink.fuse = fuse
         sinks: tuple[Sink, ...] = (sink,)
-        return Desk(*sinks, ledgers={"gate": ledger})
+        return Desk(*sinks, ledgers={"gate": ledger}, log=path.with_suffix(".log"))
 
     made = desk(resume=False)
     for step in range(60):
@@ -245,6 +245,7 @@ def absence(path: Path, fuse: Fuse, clock: Clock, *, capture_restarts: bool) -> 
             made.stage.tick()
         except KilledError:
             made.sinks[0].close()
+            made.kill()
             clock.ns += SECOND
             made = desk(resume=True)
             made.stage.tick()

@@ -117,7 +117,7 @@ def test_another_mapping_of_the_same_file_reads_it_and_a_new_writer_goes_on() ->
 
 def test_it_shares_no_byte_with_the_counters() -> None:
     ledger = make_ledger()
-    fields = ["decoded", "event_key", "drift_ppb", "dropped_crashed", "lost_stopped"]
+    fields = ["decoded", "event_next", "drift_ppb", "dropped_crashed", "lost_stopped"]
     for field in fields:
         ledger[field] = -1
     assert (len(ledger.journal), ledger.journal.since(0)) == (0, [])

@@ -57,7 +57,7 @@ def test_another_process_sees_each_write_and_it_outlives_the_writer() -> None:
 
 
 FIELDS = (
-    "decoded", "admitted", "published", "event_key", "event_base", "event_count",
+    "decoded", "admitted", "published", "event_next", "own_key", "own_at_us",
     *(f"dropped_{cause}" for cause in DROP_CAUSES), *(f"lost_{cause}" for cause in LOST_CAUSES),
 )  # fmt: skip
 
