@@ -15,7 +15,10 @@ from typing import Literal
 
 from pipeline.errors import SinkError
 
-__all__ = ["Sync", "boot_id", "connect", "is_damage", "lock", "meta", "open_for_writing", "put_meta"]
+__all__ = [
+    "Sync", "boot_id", "connect", "is_damage", "lock", "meta", "open_for_writing", "put_meta", "release",
+    "reserve", "spare_pages",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,12 @@ _MAGIC = b"SQLite format 3\0"
 #: Logs that this one goes on from; who has not been here since has to begin anew.
 _ANCESTORS = 16
 
+#: Pages of the journal before it goes home, and what is kept free on the disk for that: on a full one nothing
+#: can be deleted either before there is room in the journal.
+_JOURNAL_PAGES = 1000
+_PAGE_BYTES = 4096
+_RESERVE_BYTES = 6 * 2**20
+
 _TABLES = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
@@ -40,7 +49,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS latest (
     key TEXT PRIMARY KEY, sequence INTEGER NOT NULL, source TEXT NOT NULL, type TEXT NOT NULL,
     label TEXT NOT NULL, zones TEXT NOT NULL, record BLOB NOT NULL
-);
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tickets (
     source TEXT NOT NULL, ticket TEXT NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (source, ticket)
 ) WITHOUT ROWID;
@@ -128,6 +137,7 @@ def _opened(path: Path, sync: Sync) -> sqlite3.Connection:
             )
         database.execute("PRAGMA journal_mode = WAL").fetchone()
         database.execute(f"PRAGMA synchronous = {sync.upper()}")
+        database.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}")
         if version < _VERSION:
             database.executescript(_TABLES)
         # A look at every page would take seconds on a large log; a broken tree shows at its ends.
@@ -156,6 +166,45 @@ def _identify(database: sqlite3.Connection) -> None:
         put_meta(database, "log", secrets.token_hex(8))
         log.warning("the machine went down while the event log was open; the last events before may be lost")
     put_meta(database, "open", boot)
+
+
+def reserve(path: Path) -> bool:
+    """Keep some space of the disk for hard times; whether there is that much.
+
+    With it given back, a log on a full disk can write its journal home and forget its oldest events.
+    """
+    beside = _reserve_path(path)
+    try:
+        if beside.exists() and beside.stat().st_size == _RESERVE_BYTES:
+            return True
+        with beside.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def release(path: Path) -> None:
+    """Give the reserve back to the disk."""
+    with contextlib.suppress(OSError):
+        _reserve_path(path).unlink(missing_ok=True)
+
+
+def spare_pages(path: Path) -> int:
+    """Pages by which the file may grow on a disk that is nearly full, once its journal has what it needs."""
+    try:
+        disk = os.statvfs(path.parent)
+        journal = path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        return 0
+    free = disk.f_bavail * disk.f_frsize - max(0, _JOURNAL_PAGES * _PAGE_BYTES * 5 // 4 - journal)
+    return max(0, free // _PAGE_BYTES)
+
+
+def _reserve_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.reserve")
 
 
 def meta(database: sqlite3.Connection, key: str) -> str:

@@ -15,9 +15,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.eventlog.database import Sync, is_damage, lock, meta, open_for_writing, put_meta
-from pipeline.eventlog.latest import Value, value_of
+from pipeline.eventlog.database import (
+    Sync,
+    is_damage,
+    lock,
+    meta,
+    open_for_writing,
+    put_meta,
+    release,
+    reserve,
+    spare_pages,
+)
+from pipeline.eventlog.latest import value_of
 from pipeline.eventlog.reader import LogReader, ends, zones_of
+from pipeline.eventlog.rows import Row, insert, size
 
 __all__ = ["EventLog", "LogState"]
 
@@ -31,6 +42,8 @@ _CHUNK = 500
 _ROOM = 0.1
 #: Without trouble for so long, the log is sound again.
 _CALM_S = 30.0
+#: What SQLite can do.
+_MOST_PAGES = 0xFFFFFFFE
 #: Events that wait in memory while nothing can be written.
 _PENDING = 10_000
 
@@ -50,15 +63,6 @@ class LogState:
     reason: str
     message: str
     dropped: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One event on its way to the disk, and the commit that it belongs to."""
-
-    columns: tuple[int, int, str, str, str, str, bytes]
-    value: Value | None
-    ticket: tuple[str, str, int]
 
 
 class EventLog:
@@ -104,7 +108,7 @@ class EventLog:
         self._keep_s = keep_s
         self._max_bytes = max_bytes
         self._clock = clock
-        self._pending: deque[_Row] = deque()
+        self._pending: deque[Row] = deque()
         self._states: list[LogState] = []
         self._trouble = ""
         self._trouble_at = 0.0
@@ -118,6 +122,7 @@ class EventLog:
         self.log_id, self.oldest, self.next = ends(self._database)
         row = self._database.execute("SELECT at_us FROM events ORDER BY sequence DESC LIMIT 1").fetchone()
         self._last_us = int(row[0]) if row else 0
+        reserve(self.path)
         self._begin_run()
         if at_least > self.next:
             self._hole(self.next, at_least - 1)
@@ -155,7 +160,7 @@ class EventLog:
                 sequence, self._last_us, record["source"], record["type"], record.get("label", ""),
                 zones_of(record), msgspec.msgpack.encode(record),
             )  # fmt: skip
-            rows.append(_Row(columns, value_of(record), (source, ticket, key)))
+            rows.append(Row(columns, value_of(record), (source, ticket, key)))
         self.next += len(rows)
         if self._pending or not self._written(rows):
             self._keep(rows)
@@ -174,8 +179,13 @@ class EventLog:
             else:
                 self._forget()
             if self._trouble and not self._pending and now - self._trouble_at > _CALM_S:
-                self._say("recovered", self._trouble, "the event log is written again")
-                self._trouble = ""
+                # Not before there is room to spare: else each event would drop the oldest again.
+                if reserve(self.path):
+                    self._database.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+                    self._say("recovered", self._trouble, "the event log is written again")
+                    self._trouble = ""
+                else:
+                    self._trouble_at = now
         states, self._states = self._states, []
         return states
 
@@ -188,7 +198,7 @@ class EventLog:
         return {
             "next": self.next,
             "oldest": self.oldest,
-            "bytes": self._size(),
+            "bytes": size(self._database),
             "dropped": self.dropped,
             "pending": len(self._pending),
             "degraded": int(bool(self._trouble)),
@@ -199,6 +209,7 @@ class EventLog:
         if self._lock < 0:
             return
         self._flush()
+        release(self.path)
         with contextlib.suppress(sqlite3.Error):
             put_meta(self._database, "open", "")
         self._database.close()
@@ -234,47 +245,28 @@ class EventLog:
             return False
         return row is not None and row[0] == key
 
-    def _written(self, rows: Sequence[_Row]) -> bool:
+    def _written(self, rows: Sequence[Row]) -> bool:
         """Commit; after a failure once more, with what is oldest out of the way."""
         try:
-            self._insert(rows)
+            insert(self._database, rows)
         except sqlite3.Error as error:
             self._roll_back()
             self._worry(error)
             if is_damage(error) or not self._make_room():
                 return False
             try:
-                self._insert(rows)
+                insert(self._database, rows)
             except sqlite3.Error:
                 self._roll_back()
                 return False
         return True
-
-    def _insert(self, rows: Sequence[_Row]) -> None:
-        execute = self._database.execute
-        execute("BEGIN IMMEDIATE")
-        for row in rows:
-            execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row.columns)
-            if row.value is None:
-                continue
-            if row.value.gone:
-                execute("DELETE FROM latest WHERE key = ?", (row.value.key,))
-            else:
-                sequence, _, *others = row.columns
-                execute(
-                    "INSERT OR REPLACE INTO latest VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (row.value.key, sequence, *others),
-                )
-        for ticket in dict.fromkeys(row.ticket for row in rows):
-            execute("INSERT OR REPLACE INTO tickets VALUES (?, ?, ?)", ticket)
-        execute("COMMIT")
 
     def _roll_back(self) -> None:
         if self._database.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
 
-    def _keep(self, rows: Sequence[_Row]) -> None:
+    def _keep(self, rows: Sequence[Row]) -> None:
         """Hold in memory what cannot be written, the newest of it."""
         self._pending.extend(rows)
         while len(self._pending) > _PENDING:
@@ -314,7 +306,7 @@ class EventLog:
                     " ORDER BY sequence LIMIT ?) WHERE at_us < ?",
                     (until, _CHUNK, before_us),
                 ).fetchone()
-            if self._size() > self._max_bytes:
+            if size(self._database) > self._max_bytes:
                 until = max(until, self.oldest + _CHUNK)
             until = min(until, self.next - 1)
             if until > self.oldest:
@@ -335,12 +327,16 @@ class EventLog:
         until = min(self.oldest + max(_CHUNK, int(kept * _ROOM)), self.next - kept // 2 - 1)
         if until <= self.oldest:
             return False
+        release(self.path)
         try:
             # What is in the journal goes home, so that its file, as long as it is, is written from its start.
             self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             gone = until - self.oldest
             self._delete(until)
             self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            # It makes do with what there is: a page too many would fit the journal, and then not go home.
+            (pages,) = self._database.execute("PRAGMA page_count").fetchone()
+            self._database.execute(f"PRAGMA max_page_count = {pages + spare_pages(self.path)}")
         except sqlite3.Error:
             self._roll_back()
             return False
@@ -361,17 +357,6 @@ class EventLog:
         level = logging.ERROR if state == "degraded" else logging.WARNING
         log.log(level, "event log %s (%s): %s", state, reason, message)
         self._states.append(LogState(state, reason, message, self.dropped))
-
-    def _size(self) -> int:
-        """Bytes in use; the file itself may be larger by what was forgotten, and is used again."""
-        try:
-            sizes = [
-                self._database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("page_count", "freelist_count", "page_size")
-            ]
-        except sqlite3.Error:
-            return 0
-        return int((sizes[0] - sizes[1]) * sizes[2])
 
 
 def _reason(error: sqlite3.Error) -> str:
