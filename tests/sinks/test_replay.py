@@ -40,7 +40,9 @@ def replay(log: EventLog) -> Iterator[Replay]:
         yield made
 
 
-def ask(replay: Replay, plain: bool = False, **fields: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def ask(
+    replay: Replay, fields: dict[str, Any], *, plain: bool = False
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     encode = msgspec.json.encode if plain else msgspec.msgpack.encode
     decode: Any = msgspec.json.decode if plain else msgspec.msgpack.decode
     parts = replay.answer(encode(ASK | fields))
@@ -70,7 +72,7 @@ def ask(replay: Replay, plain: bool = False, **fields: Any) -> tuple[dict[str, A
 def test_answers(
     log: EventLog, replay: Replay, plain: bool, fields: dict[str, Any], first: int, end: int, found: list[int]
 ) -> None:
-    header, records = ask(replay, plain, **fields)
+    header, records = ask(replay, fields, plain=plain)
     assert (header["from"], header["to"], header["oldest"], header["next"]) == (first, end, 0, 5)
     assert [record["sequence"] for record in records] == found
     assert header["log"] == log.log_id
@@ -78,8 +80,8 @@ def test_answers(
 
 
 def test_the_log_that_a_number_belongs_to(log: EventLog, replay: Replay) -> None:
-    assert "continued" not in ask(replay, **{"from": 3, "log": log.log_id})[0]
-    header, records = ask(replay, **{"from": 3, "log": "another"})
+    assert "continued" not in ask(replay, {"from": 3, "log": log.log_id})[0]
+    header, records = ask(replay, {"from": 3, "log": "another"})
     assert (header["from"], len(records), header.get("continued")) == (0, 5, None)
 
 
@@ -97,7 +99,7 @@ def test_the_log_that_a_number_belongs_to(log: EventLog, replay: Replay) -> None
     ],
 )
 def test_what_is_wrong_is_said(replay: Replay, fields: dict[str, Any], error: str) -> None:
-    header, records = ask(replay, **fields)
+    header, records = ask(replay, fields)
     assert error in header["error"]
     assert records == []
     assert "log" not in header
@@ -136,11 +138,11 @@ _PLAIN = st.recursive(
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_fields_get_an_answer(replay: Replay, fields: dict[str, Any]) -> None:
-    header, records = ask(replay, **fields)
+    header, records = ask(replay, fields)
     assert "error" in header or header["count"] == len(records)
 
 
 def test_a_log_that_cannot_be_read_is_said_and_not_an_empty_answer(log: EventLog, replay: Replay) -> None:
     replay.close()
-    header, _ = ask(replay, **{"from": 0})
+    header, _ = ask(replay, {"from": 0})
     assert header["error"] == "the event log cannot be read now"
