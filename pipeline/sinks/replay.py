@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,10 +74,13 @@ class Replay:
 
     Args:
         path: The log.
+        following: Gives the number that the next event will have; more than the file shows while its disk is
+            full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, following: Callable[[], int] = lambda: 0) -> None:
         self._reader = LogReader(path)
+        self._following = following
 
     def close(self) -> None:
         """Close the log."""
@@ -99,7 +102,7 @@ class Replay:
             request = decode(body, type=Request)
             page, continued = self._page(request)
             records = [record for _, record in page.records]
-            header |= {"log": page.log_id, "oldest": page.oldest, "next": page.next}
+            header |= {"log": page.log_id, "oldest": page.oldest, "next": max(page.next, self._following())}
             header |= {"from": page.first, "to": page.end, "count": len(records)}
             if continued:
                 header["continued"] = True

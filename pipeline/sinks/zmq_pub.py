@@ -175,7 +175,7 @@ class ZmqSink:
         from pipeline.sinks.replay import Replay
 
         def make() -> tuple[Answer, Callable[[], None]]:
-            replay = Replay(log.path)
+            replay = Replay(log.path, lambda: log.next)
             return replay.answer, replay.close
 
         wanted = self._replay or next_address(self._address)
