@@ -17,6 +17,8 @@ Imports neither OpenCV nor ONNX Runtime, PyAV or supervision, so it costs a serv
 from __future__ import annotations
 
 from pipeline.client.pusher import Pusher
-from pipeline.client.subscriber import Received, Subscriber, parse_message
+from pipeline.client.received import Event, Received, parse_message
+from pipeline.client.start import Place
+from pipeline.client.subscriber import Subscriber
 
-__all__ = ["Pusher", "Received", "Subscriber", "parse_message"]
+__all__ = ["Event", "Place", "Pusher", "Received", "Subscriber", "parse_message"]

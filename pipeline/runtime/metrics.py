@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 from pipeline import __version__
 from pipeline.messages import ModelSpec
+from pipeline.runtime import outlook
 from pipeline.runtime.report import merge_latencies
 from pipeline.transport.ledger import DROP_CAUSES, LOST_CAUSES, STATES, Ledger
 
@@ -57,6 +58,7 @@ def families(view: View) -> Iterator[Metric]:
     yield from _live(view.ledgers)
     yield from _latencies(view)
     yield from _workers(view)
+    yield from outlook.families(view.summaries)
 
 
 def _books(ledgers: Mapping[str, Ledger]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.messages import ModelSpec
+from pipeline.runtime import outlook
 from pipeline.stages.latency import Latencies
 from pipeline.transport.ledger import STATES, Ledger
 
@@ -107,6 +108,8 @@ def summarise(
         "sources": sources,
         "latency_ms": by_stage,
         "objects": dict(objects.most_common()),
+        "events": max((summary.get("events", 0) for summary in said), default=0),
+        "sinks": outlook.merged(summaries, "sinks"),
         "restarts": dict(restarts),
         "books_balance": all(ledger.balanced() for ledger in ledgers.values()),
         "files": [*(str(Path(file)) for file in files), *extra_files],

@@ -202,7 +202,17 @@ def test_a_name_is_escaped() -> None:
 
 def full_view() -> View:
     ledger = make_ledger(heard_ns=1, clocked=1)
-    return View({"gate": ledger}, said(infer_wait=[1], totalATgate=[2]), {"a": 0}, {"a": os.getpid()}, SPEC)
+    publisher = {
+        "event_log": dict.fromkeys(("next", "oldest", "bytes", "degraded", "pending", "dropped"), 1),
+        "sinks": {
+            "mqtt": dict.fromkeys(
+                ("delivered", "retries", "dead_letters", "missed", "behind", "connected"), 1
+            ),
+            "zmq": dict.fromkeys(("replays", "malformed", "accepted", "refused"), 1),
+        },
+    }
+    summaries = {**said(infer_wait=[1], totalATgate=[2]), "publish": [publisher]}
+    return View({"gate": ledger}, summaries, {"a": 0}, {"a": os.getpid()}, SPEC)
 
 
 def test_every_family_has_help_and_a_name_with_its_unit() -> None:
@@ -210,9 +220,24 @@ def test_every_family_has_help_and_a_name_with_its_unit() -> None:
         assert family.documentation.endswith(".")
         assert family.samples, family.name
         exposed = family.name + ("_total" if family.type == "counter" else "")
-        assert re.fullmatch(r"framewire_[a-z_]+_(total|seconds|bytes|frames|ratio|info|state)", exposed), (
-            exposed
-        )
+        assert re.fullmatch(
+            r"framewire_[a-z_]+_(total|seconds|bytes|frames|ratio|info|state|events|sequence|connected|degraded)",
+            exposed,
+        ), exposed
+
+
+def test_what_sinks_say_is_added_up_over_incarnations_and_of_the_rest_the_last_word_counts() -> None:
+    summaries: dict[str, list[dict[str, Any]]] = {
+        "publish-0": [
+            {"sinks": {"mqtt": {"delivered": 3, "behind": 9}}, "event_log": {"next": 5, "dropped": 2}},
+            {"sinks": {"mqtt": {"delivered": 4, "behind": 1}}, "event_log": {"next": 8, "dropped": 0}},
+        ]
+    }
+    view = View({}, summaries)
+    assert value(view, "framewire_sink_delivered_total", sink="mqtt") == 7
+    assert value(view, "framewire_sink_behind_events", sink="mqtt") == 1
+    assert value(view, "framewire_event_log_next_sequence") == 8
+    assert value(view, "framewire_event_log_dropped_total") == 2
 
 
 def test_the_guide_lists_exactly_these() -> None:
