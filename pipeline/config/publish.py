@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BeforeValidator, Discriminator, Tag
 
 from pipeline.config.sinks.base import SinkSection
+from pipeline.config.sinks.brokers import KafkaSink, NatsSink, RedisSink
 from pipeline.config.sinks.files import JsonlSink
 from pipeline.config.sinks.pictures import ContactSheetSink, HeatmapSink, VideoSink
 from pipeline.config.sinks.zmq import ZmqSink
@@ -15,7 +16,17 @@ from pipeline.config.sinks.zmq import ZmqSink
 __all__ = ["SINK_KINDS", "Sink"]
 
 SINK_KINDS: dict[str, type[SinkSection]] = {
-    cls.kind: cls for cls in (ZmqSink, JsonlSink, VideoSink, ContactSheetSink, HeatmapSink)
+    cls.kind: cls
+    for cls in (
+        ZmqSink,
+        JsonlSink,
+        VideoSink,
+        ContactSheetSink,
+        HeatmapSink,
+        KafkaSink,
+        NatsSink,
+        RedisSink,
+    )
 }
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config.fields import Section, Text
+from pipeline.config.fields import Section, Switch, Text, is_loopback
 
 __all__ = ["STAGES", "InferStage", "PublishStage", "Stage", "Stages"]
 
 #: The five stages, in pipeline order.
 STAGES = ("capture", "preprocess", "infer", "postprocess", "publish")
-_ADDRESS = re.compile(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
+_ADDRESS = re.compile(r"tcp://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})")
 
 
 def _replicas(value: Any) -> Any:
@@ -66,6 +66,10 @@ class InferStage(Section):
         default="ipc",
         description="ipc on this host, or tcp://HOST:PORT, pixels inline; each replica the next port.",
     )
+    insecure: Switch = Field(
+        default=False,
+        description="Allow an address that other hosts can reach, in plain text and open to all.",
+    )
     batch: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
         description="Frames of all sources in one inference at most; on a CPU more than 1 gains nothing.",
@@ -82,9 +86,19 @@ class InferStage(Section):
     @classmethod
     def _ipc_or_tcp(cls, value: str) -> str:
         match = _ADDRESS.fullmatch(value)
-        if value != "ipc" and not (match and 1 <= int(match[1]) <= 65535):
+        if value != "ipc" and not (match and 1 <= int(match[3]) <= 65535):
             raise ValueError("must be ipc, or tcp://HOST:PORT such as tcp://127.0.0.1:5601")
         return value
+
+    @model_validator(mode="after")
+    def _stays_here(self) -> Self:
+        match = _ADDRESS.fullmatch(self.address)
+        if match and not self.insecure and not is_loopback(match[1] or match[2]):
+            raise ValueError(
+                f"listens at {self.address}, where other hosts can reach it, in plain text and open to all; "
+                "listen at tcp://127.0.0.1:PORT, or add insecure: true if the network is trusted"
+            )
+        return self
 
 
 class Stages(Section):

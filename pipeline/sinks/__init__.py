@@ -23,7 +23,11 @@ SINKS: dict[str, str] = {
 }
 
 #: Every kind of server that events are delivered to from the event log, by the word that a config uses.
-CONNECTORS: dict[str, str] = {}
+CONNECTORS: dict[str, str] = {
+    "kafka": "pipeline.sinks.kafka:KafkaConnector",
+    "nats": "pipeline.sinks.nats:NatsConnector",
+    "redis": "pipeline.sinks.redis:RedisConnector",
+}
 
 
 def build_connector(kind: str, **options: Any) -> Connector:

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.config import from_mapping
 from pipeline.config.publish import SINK_KINDS
+from pipeline.config.sinks.base import DELIVERY, DeliveredSink
 from pipeline.errors import ConfigError
-from pipeline.sinks import SINKS
+from pipeline.sinks import CONNECTORS, SINKS
 from pipeline.transport.pub import is_local
 
 #: What the run adds to the options of a config.
@@ -19,14 +20,15 @@ BY_THE_RUN = {"sources", "resume"}
 
 
 def test_kinds_are_the_sinks() -> None:
-    assert set(SINK_KINDS) == set(SINKS)
+    assert set(SINK_KINDS) == {*SINKS, *CONNECTORS}
+    assert {kind for kind, cls in SINK_KINDS.items() if issubclass(cls, DeliveredSink)} == set(CONNECTORS)
 
 
 @pytest.mark.parametrize("kind", SINK_KINDS)
 def test_options_are_the_constructors(kind: str) -> None:
-    module, _, name = SINKS[kind].partition(":")
+    module, _, name = {**SINKS, **CONNECTORS}[kind].partition(":")
     parameters = inspect.signature(getattr(import_module(module), name)).parameters
-    fields = SINK_KINDS[kind].model_fields
+    fields = {k: v for k, v in SINK_KINDS[kind].model_fields.items() if kind in SINKS or k not in DELIVERY}
     assert set(fields) == set(parameters) - BY_THE_RUN
     for key, field in fields.items():
         if not field.is_required():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import re
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from pipeline.config.fields import Count, Label, Seconds, Section, SourceName, Text, listed
 
-__all__ = ["DELIVERY", "DeliveredSink", "SinkSection"]
+__all__ = ["DELIVERY", "DeliveredSink", "LoginSink", "Secret", "SinkSection", "without_login"]
 
 
 class SinkSection(Section):
@@ -18,8 +19,11 @@ class SinkSection(Section):
     kind: ClassVar[str]
 
     def options(self) -> dict[str, Any]:
-        """The fields as keyword arguments of the sink's constructor."""
-        return self.model_dump(by_alias=False)
+        """The fields as keyword arguments of the sink's constructor; secrets are plain in them."""
+        return {
+            key: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for key, value in self.model_dump(by_alias=False).items()
+        }
 
 
 class DeliveredSink(SinkSection):
@@ -66,3 +70,55 @@ class DeliveredSink(SinkSection):
 
 #: Fields that are the delivery's, and not the connector's.
 DELIVERY = frozenset(DeliveredSink.model_fields)
+
+
+def _secret(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text; put it in quotes")
+    if not value.strip():
+        raise ValueError("must not be empty; write the secret, or leave the key out")
+    return value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+
+
+class LoginSink(DeliveredSink):
+    """A server that wants to know who we are."""
+
+    username: Text | None = Field(default=None, description="User name on the server.")
+    password: Secret | None = Field(
+        default=None, description="Its password, written plainly; best as ${NAME}."
+    )
+    password_file: Text | None = Field(
+        default=None, description="A file with the password on its only line, read for each connection."
+    )
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("has a password and a password_file; keep one of them")
+        if (self.password or self.password_file) and self.username is None:
+            raise ValueError("has a password and no username; add username:")
+        return self
+
+
+def without_login(url: str, schemes: tuple[str, ...], example: str) -> str:
+    """Check the URL of a server.
+
+    Args:
+        url: What was written.
+        schemes: What it may begin with.
+        example: One that is right.
+
+    Raises:
+        ValueError: it is none of these, or there is a login in it.
+    """
+    match = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#\s]+)([/?#]\S*)?", url)
+    if match is None or match[1] not in schemes:
+        raise ValueError(f"must be a URL such as {example}")
+    if "@" in match[2]:
+        raise ValueError("must have no login in it; give username: and password:")
+    return url
