@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.eventlog.database import connect, meta
 
-__all__ = ["SEPARATOR", "LogReader", "Match", "Page"]
+__all__ = ["SEPARATOR", "LogReader", "Match", "Page", "ends", "zones_of"]
 
 #: Between and around the zones of an event in its column.
 SEPARATOR = "\x1f"

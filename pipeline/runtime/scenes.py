@@ -58,6 +58,7 @@ class SourceFiles(Generic[T]):
             self._folder.mkdir(exist_ok=True)
             scratch.write_bytes(msgspec.msgpack.encode(value))
             scratch.replace(path)
+            self._known.pop(source, None)
         except OSError as error:
             raise TransportError(
                 f"cannot write {path}: {error.strerror}", hint="make room there, and reload"

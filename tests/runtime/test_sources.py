@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, from_mapping
 from pipeline.errors import ConfigError, SourceNotFoundError
-from pipeline.messages import State
+from pipeline.messages import State, Tuning
 from pipeline.runtime.plan import RunPlan, Settings, SourcePlan, WorkerPlan
 from pipeline.runtime.scenes import SceneFiles, TuningFiles
 from pipeline.runtime.sources import Sources, source_plan
@@ -116,6 +116,26 @@ def test_add_and_remove() -> None:
         with pytest.raises(ConfigError, match=message):
             sources.obey(request)
     assert len(noted.added) == 1
+
+
+def test_tune(tmp_path: Path) -> None:
+    sources, _, _ = made()
+    ask = {"do": "tune", "name": "gate"}
+    assert sources.obey(ask) == {"enabled": True, "confidence": 0.4}
+    assert sources.obey({**ask, "enabled": False}) == {"enabled": False, "confidence": 0.4}
+    assert sources.obey({**ask, "confidence": 0.7}) == {"enabled": False, "confidence": 0.7}
+    assert TuningFiles(tmp_path).get("gate") == Tuning(enabled=False, confidence=0.7), "for stages to read"
+    assert TuningFiles(tmp_path).get("yard") == Tuning()
+    for wrong, message in (
+        ({"name": "yard"}, "there is no source yard"),
+        ({"confidence": 1.5}, "confidence is 1.5"),
+        ({"confidence": True}, "confidence is True"),
+        ({"confidence": "high"}, "confidence is 'high'"),
+        ({"enabled": "yes"}, "enabled is 'yes'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sources.obey(ask | wrong)
+    assert sources.obey(ask) == {"enabled": False, "confidence": 0.7}
 
 
 def test_take_over() -> None:

@@ -60,6 +60,18 @@ def test_without_rules_all_are_wanted() -> None:
     assert admission.awake()
 
 
+def test_what_is_switched_off_wants_nothing_until_it_is_on_again() -> None:
+    on = [True]
+    admission = Admission(max_fps=1000, switch=lambda: on[0])
+    assert judged(admission, [at(0)]) == [None]
+    on[0] = False
+    assert not admission.awake()
+    assert judged(admission, [at(1), at(2)]) == ["gated", "gated"]
+    on[0] = True
+    assert admission.awake()
+    assert judged(admission, [at(3)], last=0) == [None]
+
+
 @pytest.mark.parametrize(
     ("max_fps", "times", "expected"),
     [

@@ -327,3 +327,18 @@ def test_the_surest_object_is_one_that_no_mask_hides() -> None:
     bench = Bench(scene_of=lambda _: Scene(masks={"tree": left}), algorithm="single", task="localize")
     (made,) = bench.results(0, [CAR, (44.0, 10.0, 60.0, 30.0, 0.5, 0.0)])
     assert made.detections.class_ids.tolist() == [0]
+
+
+def test_a_confidence_that_is_set_for_one_source_holds_for_it_alone_and_at_once() -> None:
+    set_for: dict[str, float] = {}
+    bench = Bench(confidence_of=set_for.get, confidence=0.4)
+    rows = [(44.0, 10.0, 60.0, 30.0, 0.5, 0.0), (4.0, 10.0, 20.0, 30.0, 0.3, 0.0)]
+    counts = []
+    for seq, value in enumerate((None, 0.6, 0.2, None)):
+        set_for.pop("gate", None)
+        if value is not None:
+            set_for["gate"] = value
+        (gate,) = bench.results(seq, rows)
+        (yard,) = bench.results(seq, rows, source="yard")
+        counts.append((len(gate.detections), len(yard.detections)))
+    assert counts == [(1, 1), (0, 1), (2, 1), (1, 1)]
