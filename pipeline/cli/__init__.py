@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("pipeline.cli.models:app", "List, fetch and inspect models."),
     "eval": ("pipeline.cli.evaluate:app", "Measure accuracy against truth."),
     "sources": ("pipeline.cli.sources:app", "Find, judge, list, add and remove sources."),
+    "keys": ("pipeline.cli.keys:app", "Make, list and revoke keys of those who may subscribe."),
     "reload": ("pipeline.cli.live:reload", "Have a run read its config file again."),
     "validate": ("pipeline.cli.validate:validate", "Check a config without starting anything."),
     "graph": ("pipeline.cli.graph:graph", "Show the processes of a run and how they are joined."),

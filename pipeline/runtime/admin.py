@@ -49,7 +49,7 @@ class AdminServer:
         try:
             request = msgspec.msgpack.decode(body, type=dict[str, Any])
             return {"ok": True, **self._handle(request)}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return {"ok": False, "error": f"not a request: {error}", "hint": ""}
         except FramewireError as error:
             return {"ok": False, "error": error.message, "hint": error.hint}

@@ -103,7 +103,7 @@ def decode_report(body: bytes) -> Report:
     """
     try:
         report: Report = _reports.decode(body)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a report: {error}") from error
     return report
 
@@ -116,7 +116,7 @@ def decode_command(body: bytes) -> Command:
     """
     try:
         command: Command = _commands.decode(body)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a command: {error}") from error
     return command
 

@@ -41,6 +41,7 @@ _GREET_S = 0.25
 _KEEP_S = 1.0
 _LINGER_MS = 2000
 _MAX_MESSAGE = 256 * 2**20
+_TURN = 1000
 
 
 def make_context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -129,7 +130,7 @@ class ZmqInlet:
             self.stats.peers_lost += 1  # It has gone; the next greeting from it, if any, is answered afresh.
 
     def _drain(self) -> None:
-        while True:
+        for _ in range(_TURN):  # one who never stops sending must not keep us here
             try:
                 identity, kind, *rest = self.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
@@ -157,6 +158,8 @@ class ZmqInlet:
             if incarnation != self._incarnation:
                 self.stats.stale += 1
                 return
+            if len(producer.queue) >= self._window:
+                raise MessageError("more than there were credits for")
             message = codec.decode(rest[1].buffer)
         except (IndexError, struct.error, MessageError):
             self.stats.malformed += 1

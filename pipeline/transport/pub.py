@@ -18,6 +18,8 @@ __all__ = ["Publisher", "bind_public", "is_local", "next_address"]
 _TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d+|\*)")
 #: A socket that is closed frees its address a moment later, in ZeroMQ's own thread.
 _REBIND_S = 2.0
+#: ZeroMQ hangs up on whoever sends more: a topic to subscribe to is never so long.
+_SUBSCRIPTION_MAX = 4096
 
 
 def is_local(address: str) -> bool:
@@ -153,6 +155,8 @@ class Publisher:
     def _bound(self, address: str, *, again: bool = False) -> zmq.Socket[Any]:
         socket = self._context.socket(zmq.PUB)
         socket.setsockopt(zmq.SNDHWM, self._queue_limit)
+        # What comes is a subscription; what goes is not bound by it.
+        socket.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX)
         if self._secure is not None:
             self._secure(socket)
         bind_public(socket, address, again=again)
