@@ -10,7 +10,10 @@ from pydantic import BeforeValidator, Discriminator, Tag
 from pipeline.config.sinks.base import SinkSection
 from pipeline.config.sinks.brokers import KafkaSink, NatsSink, RedisSink
 from pipeline.config.sinks.files import JsonlSink
+from pipeline.config.sinks.mqtt import MqttSink
 from pipeline.config.sinks.pictures import ContactSheetSink, HeatmapSink, VideoSink
+from pipeline.config.sinks.postgres import PostgresSink
+from pipeline.config.sinks.webhook import WebhookSink
 from pipeline.config.sinks.zmq import ZmqSink
 
 __all__ = ["SINK_KINDS", "Sink"]
@@ -24,8 +27,11 @@ SINK_KINDS: dict[str, type[SinkSection]] = {
         ContactSheetSink,
         HeatmapSink,
         KafkaSink,
+        MqttSink,
         NatsSink,
+        PostgresSink,
         RedisSink,
+        WebhookSink,
     )
 }
 

@@ -25,8 +25,11 @@ SINKS: dict[str, str] = {
 #: Every kind of server that events are delivered to from the event log, by the word that a config uses.
 CONNECTORS: dict[str, str] = {
     "kafka": "pipeline.sinks.kafka:KafkaConnector",
+    "mqtt": "pipeline.sinks.mqtt:MqttConnector",
     "nats": "pipeline.sinks.nats:NatsConnector",
+    "postgres": "pipeline.sinks.postgres:PostgresConnector",
     "redis": "pipeline.sinks.redis:RedisConnector",
+    "webhook": "pipeline.sinks.webhook:WebhookConnector",
 }
 
 

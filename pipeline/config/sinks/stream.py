@@ -82,4 +82,6 @@ class StreamSink(SinkSection):
             )
         if self.key is not None and "://" not in self.url:
             raise ValueError("has a key and no server; leave key out")
+        if "://" not in self.url and self.gop_s < 1:  # A playlist counts in whole seconds.
+            raise ValueError("is HLS, whose segments last a second at least; give a gop_s of 1 or more")
         return self
