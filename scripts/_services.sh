@@ -1,19 +1,38 @@
 # shellcheck shell=bash
-# Sourced by scripts/test: `install_services` gets the programs that some tests talk to (an RTSP camera).
-# They are Debian packages and need root; without them those tests skip, so nothing here is ever fatal.
+# Sourced by scripts/test: `install_services` gets the programs that some tests talk to: a camera, brokers, a
+# database. They are Debian packages and need root; without them those tests skip, so nothing is ever fatal here.
 
 services=(
     openssl                      # makes the certificates of the tests
     python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
     glib-networking              # TLS for GStreamer
     ffmpeg                       # an RTMP server
+    mosquitto nats-server redis-server postgresql
+    nodejs npm                   # a subscriber that is not Python
 )
+
+# What docs/examples/subscribe.mjs needs.
+node_packages=(zeromq@6 @msgpack/msgpack@3)
 
 warn() { printf 'warning: %s\n  -> %s\n' "$1" "$2" >&2; }
 
 missing_services() {
     dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "${services[@]}" 2>/dev/null \
         | awk '$1 == "installed" { print $2 }' | sort -u | comm -13 - <(printf '%s\n' "${services[@]}" | sort -u)
+}
+
+# Into the virtual environment, where the tests look for them.
+install_node_packages() {
+    if ! command -v npm >/dev/null; then
+        warn "npm is not here" "the test of the Node.js subscriber skips"
+        return
+    fi
+    [ -d .venv/node/node_modules/@msgpack/msgpack ] && [ -d .venv/node/node_modules/zeromq ] && return
+    say "installing for Node.js: ${node_packages[*]}"
+    mkdir -p .venv/node
+    if ! (cd .venv/node && npm install --no-audit --no-fund --loglevel=error "${node_packages[@]}" >/dev/null); then
+        warn "npm could not install ${node_packages[*]}" "the test of the Node.js subscriber skips"
+    fi
 }
 
 install_services() {

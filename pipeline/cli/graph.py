@@ -131,7 +131,7 @@ def _picture(config: Config) -> Picture:
         settings=Settings(model=config.model.name),
         placement=placement,
     )
-    sinks = [(sink.kind, redact(next(iter(sink.options().values())))) for sink in config.publish]
+    sinks = [(sink.kind, redact(sink.target)) for sink in config.publish]
     if config.run.out is not None:
         sinks.append(("folder", config.run.out))
     drops = (

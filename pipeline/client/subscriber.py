@@ -15,9 +15,9 @@ import msgspec
 from pipeline.client.feed import Feed, Heartbeat, Reply, Wanted
 from pipeline.client.received import MalformedError, Received, parse
 from pipeline.client.start import Cursor, Place, utc_seconds
-from pipeline.client.wire import HEARTBEAT, LOG_ROOT, Wire, decode, read_keys, replay_address
+from pipeline.client.wire import HEARTBEAT, Wire, decode, read_keys, replay_address
 from pipeline.errors import ConfigError, MessageError
-from pipeline.schemas import TOPIC_ROOT, topic
+from pipeline.schemas import LOG_ROOT, TOPIC_ROOT, topic
 
 __all__ = ["Subscriber"]
 
@@ -319,7 +319,8 @@ class Subscriber:
         try:
             if name == HEARTBEAT:
                 beat = msgspec.convert(_payload(parts), Heartbeat)
-                if self._replay is None and self._wire.ask_at(replay_address(beat.replay, self._address)):
+                at = replay_address(beat.replay, self._address) if beat.replay and not self._replay else None
+                if at is not None and self._wire.ask_at(at):
                     self._feed.disconnected()
                 self._feed.heartbeat(beat, now)
             elif name.startswith(LOG_ROOT):

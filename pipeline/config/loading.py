@@ -253,7 +253,9 @@ def _near(loc: tuple[int | str, ...]) -> str:
 
 def _known(loc: tuple[int | str, ...]) -> list[str]:
     section = _section(loc[:-1])
-    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+    keys = [field.alias or name for name, field in section.model_fields.items()] if section else []
+    # Of a sink the word that says what it is comes first, whatever section it has its other keys from.
+    return sorted(keys, key=lambda key: key != getattr(section, "kind", None))
 
 
 def _section(loc: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -9,10 +9,11 @@ from pydantic import BeforeValidator, Discriminator, Tag
 
 from pipeline.config.sinks.base import SinkSection
 from pipeline.config.sinks.brokers import KafkaSink, NatsSink, RedisSink
-from pipeline.config.sinks.files import JsonlSink
+from pipeline.config.sinks.files import CocoSink, CsvSink, JsonlSink, MotSink, OnvifSink, ParquetSink
 from pipeline.config.sinks.mqtt import MqttSink
 from pipeline.config.sinks.pictures import ContactSheetSink, HeatmapSink, VideoSink
 from pipeline.config.sinks.postgres import PostgresSink
+from pipeline.config.sinks.stream import StreamSink
 from pipeline.config.sinks.webhook import WebhookSink
 from pipeline.config.sinks.zmq import ZmqSink
 
@@ -21,19 +22,10 @@ __all__ = ["SINK_KINDS", "Sink"]
 SINK_KINDS: dict[str, type[SinkSection]] = {
     cls.kind: cls
     for cls in (
-        ZmqSink,
-        JsonlSink,
-        VideoSink,
-        ContactSheetSink,
-        HeatmapSink,
-        KafkaSink,
-        MqttSink,
-        NatsSink,
-        PostgresSink,
-        RedisSink,
-        WebhookSink,
+        ZmqSink, JsonlSink, CsvSink, ParquetSink, CocoSink, MotSink, OnvifSink, VideoSink, StreamSink,
+        ContactSheetSink, HeatmapSink, MqttSink, KafkaSink, NatsSink, RedisSink, WebhookSink, PostgresSink,
     )
-}
+}  # fmt: skip
 
 
 def _one_kind(value: Any) -> Any:

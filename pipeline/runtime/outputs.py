@@ -14,6 +14,8 @@ __all__ = ["log_of", "sinks_of", "state_folder"]
 
 log = logging.getLogger(__name__)
 
+#: Sinks with something of their own for each source.
+_BY_SOURCE = frozenset({"heatmap", "mot", "onvif", "stream", "video"})
 #: A log that goes with its run lies where sockets do, which may be in memory.
 _PASSING_BYTES = 64 * 2**20
 
@@ -38,7 +40,9 @@ def sinks_of(config: Config, out: Path | None) -> list[SinkPlan]:
             continue
         if "path" in options:
             options["path"] = str((out or Path()) / options["path"])
-        if sink.kind in ("video", "heatmap"):
+        if sink.kind == "stream" and "://" not in options["url"]:
+            options["url"] = str((out or Path()) / options["url"])
+        if sink.kind in _BY_SOURCE:
             options["sources"] = names
         sinks.append(SinkPlan(sink.kind, options))
     return sinks

@@ -17,7 +17,13 @@ __all__ = ["CONNECTORS", "SINKS", "Publication", "Resume", "Sink", "build_connec
 SINKS: dict[str, str] = {
     "contact_sheet": "pipeline.sinks.contact_sheet:ContactSheetSink",
     "heatmap": "pipeline.sinks.heatmap:HeatmapSink",
+    "coco": "pipeline.sinks.coco:CocoSink",
+    "csv": "pipeline.sinks.csv:CsvSink",
     "jsonl": "pipeline.sinks.jsonl:JsonlSink",
+    "mot": "pipeline.sinks.mot:MotSink",
+    "onvif": "pipeline.sinks.onvif:OnvifSink",
+    "parquet": "pipeline.sinks.parquet:ParquetSink",
+    "stream": "pipeline.sinks.stream:StreamSink",
     "video": "pipeline.sinks.video:VideoSink",
     "zmq": "pipeline.sinks.zmq_pub:ZmqSink",
 }

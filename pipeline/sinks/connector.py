@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.messages import ModelSpec
 
-__all__ = ["Connector", "DeliveryError", "RefusedError", "Session", "UnreachableError"]
+__all__ = ["Connector", "DeliveryError", "Listening", "RefusedError", "Session", "UnreachableError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,15 @@ class Connector(Protocol):
 
     def close(self) -> None:
         """Say goodbye; harmless when not connected. Bounded in time."""
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A connector that also hears something: its connection is kept while there is nothing to send."""
+
+    def check(self) -> None:
+        """Look after the connection; never waits.
+
+        Raises:
+            UnreachableError: it is lost.
+        """

@@ -17,7 +17,7 @@ from pipeline.eventlog.cursors import Cursors
 from pipeline.eventlog.reader import LogReader, Match, Page
 from pipeline.messages import ModelSpec
 from pipeline.sinks.base import LogView, Publication, Resume
-from pipeline.sinks.connector import Connector, RefusedError, Session, UnreachableError
+from pipeline.sinks.connector import Connector, Listening, RefusedError, Session, UnreachableError
 
 __all__ = ["Delivery"]
 
@@ -165,11 +165,34 @@ class Delivery:
                 elif page is None or page.end >= page.next:
                     if self._deadline is not None:
                         return
-                    self._wake.wait(_LOOK_S)
+                    self._idle()
         finally:
             reader.close()
             cursors.close()
             self._quietly(self._connector.close)
+
+    def _idle(self) -> None:
+        """Nothing to send: wait for something, or mind the connection of one who also listens."""
+        if not isinstance(self._connector, Listening):
+            self._wake.wait(_LOOK_S)
+            return
+        try:
+            if self._connected:
+                self._connector.check()
+            else:
+                assert self._session is not None
+                self._connector.connect(self._session)
+                self._connected = True
+        except UnreachableError as error:
+            self._failed(error.message)
+            return
+        self._well()
+        self._wake.wait(_LOOK_S)
+
+    def _well(self) -> None:
+        if self._trouble:
+            log.warning("%s: connected again", self.name)
+        self._trouble, self._failures = "", 0
 
     def _over(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
@@ -208,9 +231,7 @@ class Delivery:
         else:
             self._arrived(records, cursors)
             self._next = page.end
-            if self._trouble:
-                log.warning("%s: delivering again", self.name)
-            self._trouble, self._failures = "", 0
+            self._well()
 
     def _arrived(self, records: Sequence[dict[str, Any]], cursors: Cursors) -> None:
         if not records:

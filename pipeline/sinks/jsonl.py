@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections import deque
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from pipeline.errors import ConfigError, SinkError
 from pipeline.messages import ModelSpec
+from pipeline.sinks.appending import AppendFile, Rotation
 from pipeline.sinks.base import Publication, Resume
 
 __all__ = ["JsonlSink"]
-
-# A publisher that is started again is handed at most what was in flight: a few frames per source. The keys of
-# this many last events are enough to know those of them that are written, whatever the length of the run.
-_REMEMBERED_EVENTS = 4096
 
 
 class _Line(msgspec.Struct):
@@ -26,31 +20,21 @@ class _Line(msgspec.Struct):
 
     source: str
     seq: int
-    epoch: int = 0
-    type: str = ""
     sequence: int = -1
-    track_id: int | None = None
-    label: str | None = None
-    state: str | None = None
-    at: str = ""
-
-    def key(self) -> tuple[object, ...]:
-        """Identity of an event without its number, which a second incarnation would give anew."""
-        if self.state is not None:  # A source may come into a state twice without a frame between.
-            return (self.source, self.state, self.at)
-        return (self.source, self.epoch, self.seq, self.type, self.track_id, self.label)
 
 
 class JsonlSink:
-    """One line per frame or per event.
-
-    What one publication brings is one ``write`` of whole lines, so a reader that follows the file sees no
-    torn line, and a killed process leaves none but perhaps the last, which is cut at the next start.
+    """One line per frame or per event; what one publication brings is one write of whole lines.
 
     Args:
         path: The file; folders on the way are made.
         what: ``detections`` (one line per frame) or ``events``.
-        resume: Continue a file of the same run; otherwise an existing file is replaced.
+        max_mb: A file that would be larger is put away; None for any size.
+        every_s: It is put away when the wall clock (UTC) comes to a multiple of that; None for never.
+        keep: How many old files stay; None for all.
+        compress: Old files are compressed with gzip.
+        resume: Continue a file of the same run; otherwise an existing one is replaced, or put away if one of
+            ``max_mb`` and ``every_s`` is given.
 
     Raises:
         ConfigError: ``what`` is neither.
@@ -60,18 +44,20 @@ class JsonlSink:
         self,
         path: str | os.PathLike[str],
         what: Literal["detections", "events"] = "events",
+        max_mb: float | None = None,
+        every_s: float | None = None,
+        keep: int | None = None,
+        compress: bool = False,
         resume: bool = False,
     ) -> None:
         if what not in ("detections", "events"):
             raise ConfigError(f"a jsonl sink cannot write {what!r}", hint="write 'detections' or 'events'")
-        self._path = Path(path)
         self._what = what
-        self._resume = resume
-        self._fd = -1
-        self._size = 0
-        self._regular = False
+        largest = None if max_mb is None else int(max_mb * 2**20)
+        self._file = AppendFile(path, resume=resume, rotation=Rotation(largest, every_s, keep, compress))
         self._next_seq: dict[str, int] = {}
-        self._written: frozenset[tuple[object, ...]] = frozenset()
+        self._next_sequence = 0
+        self._decoder = msgspec.json.Decoder(_Line)
 
     def open(self, spec: ModelSpec) -> Resume:
         """Create or continue the file.
@@ -79,16 +65,8 @@ class JsonlSink:
         Raises:
             SinkError: it cannot be written, or holds lines that are not ours.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if self._resume else os.O_TRUNC)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, flags, 0o666)
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
-            if self._resume and self._regular:
-                return self._scan()
-        except OSError as error:
-            raise self._error(error) from error
-        return Resume()
+        self._file.open(self._known)
+        return Resume(dict(self._next_seq), self._next_sequence if self._what == "events" else None)
 
     def write(self, item: Publication) -> None:
         """Append the lines of one publication, those that an earlier incarnation wrote left out.
@@ -97,60 +75,30 @@ class JsonlSink:
             SinkError: the file cannot be written; a line that was begun is taken back.
         """
         rows = [item.frame] if self._what == "detections" else list(item.events)
-        data = b"".join(
-            msgspec.json.encode(row) + b"\n" for row in rows if row is not None and not self._has(row)
+        self._file.append(
+            b"".join(
+                msgspec.json.encode(row) + b"\n" for row in rows if row is not None and not self._has(row)
+            )
         )
-        done = 0
-        try:
-            while done < len(data):  # a disk that fills up takes a part first, then fails
-                done += os.write(self._fd, data[done:])
-        except OSError as error:
-            if done and self._regular:
-                os.ftruncate(self._fd, self._size)
-            raise self._error(error) from error
-        self._size += done
 
     def close(self) -> list[str]:
         """Close the file and name it; it exists even when nothing was written."""
-        if self._fd < 0:
-            return []
-        os.close(self._fd)
-        self._fd = -1
-        return [str(self._path)]
+        return self._file.close()
 
     def _has(self, row: dict[str, Any]) -> bool:
         if self._what == "detections":
             return bool(row["seq"] < self._next_seq.get(row["source"], 0))
-        return bool(self._written) and msgspec.convert(row, _Line).key() in self._written
+        return bool(row["sequence"] < self._next_sequence)
 
-    def _scan(self) -> Resume:
-        """Read what is there, line by line, and cut a torn last line."""
-        decoder = msgspec.json.Decoder(_Line)
-        keys: deque[tuple[object, ...]] = deque(maxlen=_REMEMBERED_EVENTS)
-        next_sequence = 0
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = decoder.decode(line)
-                except msgspec.DecodeError as error:
-                    raise SinkError(
-                        f"{self._path}:{number} is not a line of framewire {self._what}: {error}",
-                        hint="name another file, or move this one away",
-                    ) from error
-                self._size += len(line)
-                if self._what == "detections":
-                    self._next_seq[entry.source] = max(entry.seq + 1, self._next_seq.get(entry.source, 0))
-                else:
-                    keys.append(entry.key())
-                    next_sequence = max(next_sequence, entry.sequence + 1)
-        os.ftruncate(self._fd, self._size)
-        self._written = frozenset(keys)
-        return Resume(dict(self._next_seq), next_sequence)
-
-    def _error(self, error: OSError) -> SinkError:
-        return SinkError(
-            f"cannot write {self._path}: {error.strerror or error}",
-            hint="free space there, or name a file that you may write",
-        )
+    def _known(self, number: int, line: bytes) -> None:
+        try:
+            entry = self._decoder.decode(line)
+        except msgspec.DecodeError as error:
+            raise SinkError(
+                f"{self._file.path}:{number} is not a line of framewire {self._what}: {error}",
+                hint="name another file, or move this one away",
+            ) from error
+        if self._what == "detections":
+            self._next_seq[entry.source] = max(entry.seq + 1, self._next_seq.get(entry.source, 0))
+        else:
+            self._next_sequence = max(self._next_sequence, entry.sequence + 1)

@@ -164,6 +164,16 @@ class MqttConnector:
         if done < len(records):
             self._fail(link, records[done], messages[done], codes[done], done)
 
+    def check(self) -> None:
+        """Whether we are still connected: also while there is nothing to send, commands are to be heard.
+
+        Raises:
+            UnreachableError: not any more.
+        """
+        if self._link is None or self._link.lost:
+            reason = self._link.lost if self._link is not None else ""
+            raise UnreachableError(f"{self._url}: {reason or 'not connected'}")
+
     def close(self) -> None:
         """See `Connector.close`."""
         link, self._link = self._link, None

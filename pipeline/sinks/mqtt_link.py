@@ -22,7 +22,7 @@ NOT_SENT, SENT = -1, -2
 
 #: So many messages are on their way at most; a server may want fewer.
 _WINDOW = 100
-_TOO_LARGE = 0x95
+_TOO_LARGE, _UNSPECIFIED = 0x95, 0x80
 _GOODBYE_S = 2.0
 _NO_PROPERTIES: tuple[tuple[str, str], ...] = ()
 
@@ -242,7 +242,7 @@ class Link:
             self._news.notify_all()
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
-        said = flags.is_disconnect_packet_from_server or reason.is_failure
+        said = flags.is_disconnect_packet_from_server or reason.value not in (0, _UNSPECIFIED)
         with self._news:
             self.lost = self.lost or "the server hung up" + (f": {reason.getName()}" if said else "")
             self._news.notify_all()

@@ -249,3 +249,36 @@ def test_a_connector_that_hangs_does_not_hang_the_run(
     assert thread is not None
     thread.join(LIMIT_S)
     assert not thread.is_alive()
+
+
+class Ear(Server):
+    """A connector that also hears commands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = threading.Event()
+        self.back = threading.Event()
+
+    def connect(self, session: Session) -> None:
+        super().connect(session)
+        if len(self.sessions) == 2:
+            self.back.set()
+
+    def check(self) -> None:
+        if self.lost.is_set() and not self.back.is_set():
+            raise UnreachableError("hung up on")
+
+
+def test_one_who_listens_is_connected_with_nothing_to_send(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.sinks.delivery._LOOK_S", 0.01)
+    server = Ear()
+    delivery = started(log, server)
+    server.lost.set()
+    assert server.back.wait(LIMIT_S), "and again when the connection is lost"
+    publish(log, delivery)
+    assert server.wait(1) == [0]
+    delivery.close()
+    assert "hung up on" in caplog.text
+    assert "connected again" in caplog.text

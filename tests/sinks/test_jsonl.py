@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -8,10 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError, SinkError
-from pipeline.messages import Event
 from pipeline.sinks.base import Publication, Resume
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.records import event_record
 from tests.sinks.builders import SPEC, make_event_row, make_header, make_item
 
 
@@ -26,7 +25,7 @@ def end_of_stream(*events: dict[str, Any]) -> Publication:
 def test_one_line_a_frame(tmp_path: Path) -> None:
     path = tmp_path / "made" / "detections.jsonl"
     sink = JsonlSink(path, "detections")
-    assert sink.open(SPEC) == Resume()
+    assert sink.open(SPEC) == Resume({}, None)
     for seq in range(3):
         sink.write(make_item(make_header(seq), make_event_row(seq)))
     sink.write(end_of_stream(make_event_row(9)))
@@ -76,7 +75,7 @@ def test_resume_cuts_a_torn_line_and_goes_on(tmp_path: Path, torn: bytes) -> Non
     with path.open("ab") as file:
         file.write(torn)
     second = JsonlSink(path, "detections", resume=True)
-    assert second.open(SPEC) == Resume({"gate": 3, "yard": 1}, 0)
+    assert second.open(SPEC) == Resume({"gate": 3, "yard": 1})
     for seq in (1, 2, 3, 4):  # the first two come again
         second.write(make_item(make_header(seq)))
     second.write(make_item(make_header(1, source="yard")))
@@ -92,12 +91,12 @@ def test_resumed_events_are_not_written_twice(tmp_path: Path) -> None:
     first.open(SPEC)
     first.write(make_item(make_header(1), make_event_row(0), make_event_row(1, track_id=4)))
     first.close()
-    # Killed while it wrote the second event of the frame: the frame comes again, with new numbers.
+    # Killed while it wrote the second event of the frame: both come again.
     path.write_bytes(path.read_bytes()[:-10])
     second = JsonlSink(path, resume=True)
     assert second.open(SPEC) == Resume({}, 1)
-    second.write(make_item(make_header(1), make_event_row(1), make_event_row(2, track_id=4)))
-    second.write(end_of_stream(make_event_row(3, type="end", seq=5)))
+    second.write(make_item(make_header(1), make_event_row(0), make_event_row(1, track_id=4)))
+    second.write(end_of_stream(make_event_row(2, type="end", seq=5)))
     second.close()
     assert [(row["type"], row["track_id"]) for row in rows(path)] == [("start", 3), ("start", 4), ("end", 3)]
 
@@ -162,28 +161,35 @@ def test_a_disk_that_fills_up_within_a_line_leaves_whole_lines(
     assert [row["seq"] for row in rows(path)] == [0]
 
 
-def test_states_are_known_again_by_their_moment(tmp_path: Path) -> None:
-    """A camera may be lost twice between two frames: the same state before the same number."""
-
-    def state(sequence: int, name: str, at: float) -> dict[str, Any]:
-        return event_record(Event("source", "gate", at, seq=7, state=name), sequence, "run")
-
+def test_rotation_keeps_whole_lines_and_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    first = JsonlSink(path)
+    sink = JsonlSink(path, max_mb=0.002, compress=True)
+    sink.open(SPEC)
+    for n in range(40):
+        sink.write(end_of_stream(make_event_row(n)))
+    sink.close()
+    old = sorted(tmp_path.glob("events.*.jsonl.gz"))
+    assert len(old) > 5
+    found = [json.loads(line) for one in old for line in gzip.decompress(one.read_bytes()).splitlines()]
+    assert [row["sequence"] for row in (*found, *rows(path))] == list(range(40))
+    assert path.stat().st_size <= 0.002 * 2**20
+    again = JsonlSink(path, max_mb=0.002)
+    again.open(SPEC)
+    again.close()
+    assert path.read_bytes() == b"", "a new run begins a new file"
+    assert len(list(tmp_path.glob("events.*.jsonl*"))) == len(old) + 1, "and the old one is kept"
+
+
+def test_resumed_right_after_rotation_it_knows_from_the_old_file_how_far_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    first = JsonlSink(path, every_s=3600)
     first.open(SPEC)
-    written = [
-        state(0, "reconnecting", 1_769_852_400.25),
-        state(1, "running", 1_769_852_401.25),
-        state(2, "reconnecting", 1_769_852_402.25),
-    ]
-    for row in written:
-        first.write(end_of_stream(row))
+    first.write(end_of_stream(make_event_row(0), make_event_row(1)))
+    first._file._put_away()
+    path.touch()
     first.close()
-    second = JsonlSink(path, resume=True)
-    assert second.open(SPEC) == Resume({}, 3)
-    again = {**written[2], "sequence": 3}
-    for row in (again, state(3, "reconnecting", 1_769_852_403.25)):
-        second.write(end_of_stream(row))
+    second = JsonlSink(path, every_s=3600, resume=True)
+    assert second.open(SPEC) == Resume({}, 2)
+    second.write(end_of_stream(make_event_row(1), make_event_row(2)))
     second.close()
-    assert [row["sequence"] for row in rows(path)] == [0, 1, 2, 3]
-    assert len({row["at"] for row in rows(path)}) == 4
+    assert [row["sequence"] for row in rows(path)] == [2]

@@ -18,6 +18,15 @@ class SinkSection(Section):
     model_config = ConfigDict(serialize_by_alias=True)
     kind: ClassVar[str]
 
+    @property
+    def target(self) -> str:
+        """Where it goes: what was written next to its kind."""
+        return next(
+            str(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if field.alias == self.kind
+        )
+
     def options(self) -> dict[str, Any]:
         """The fields as keyword arguments of the sink's constructor; secrets are plain in them."""
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,6 +65,11 @@ class MqttSink(LoginSink):
         if match is None or int(match[3] or 1) not in range(1, 65536):
             raise ValueError("must be host and port alone, such as mqtt://10.0.0.5:1883")
         return value
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _protocol(cls, value: Any) -> Any:
+        return "5" if value == 5 else value  # In YAML, 5 is a number and 3.1.1 is none.
 
     @field_validator("prefix", "discovery_prefix")
     @classmethod
