@@ -8,8 +8,9 @@ services=(
     glib-networking              # TLS for GStreamer
     ffmpeg                       # an RTMP server
     mosquitto nats-server redis-server postgresql
-    nodejs npm                   # a subscriber that is not Python
 )
+# A subscriber that is not Python. Where Node.js came from elsewhere, Debian's would be in its way.
+command -v npm >/dev/null || services+=(nodejs npm)
 
 # What docs/examples/subscribe.mjs needs.
 node_packages=(zeromq@6 @msgpack/msgpack@3)
