@@ -7,6 +7,7 @@ the two and puts what is wrong into words.
 
 from __future__ import annotations
 
+from pipeline.config.clips import Clips
 from pipeline.config.credentials import redact, redact_url, redacted_argv
 from pipeline.config.eventlog import EventLog
 from pipeline.config.loading import InvalidConfigError, Problem, from_mapping, load
@@ -29,6 +30,7 @@ from pipeline.config.variables import expand
 __all__ = [
     "STAGES",
     "Cascade",
+    "Clips",
     "Closing",
     "Config",
     "ContactSheetSink",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from pipeline.config.clips import Clips
 from pipeline.config.eventlog import EventLog
 from pipeline.config.fields import Count, Fraction, Label, Seconds, Section, SourceName, Text, listed
 from pipeline.config.metrics import Metrics
@@ -27,6 +28,14 @@ def _closing(value: Any) -> Any:
     if value is None or isinstance(value, dict | Closing):
         return value
     raise ValueError("must be true, or {notice_s: …}; write true")
+
+
+def _clips(value: Any) -> Any:
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or isinstance(value, dict | Clips):
+        return value
+    raise ValueError("must be true, or {types: [start]}; write true")
 
 
 def _size(value: Any) -> Any:
@@ -182,6 +191,9 @@ class Config(Section):
     publish: Annotated[tuple[Sink, ...], listed("[{jsonl: events.jsonl}]")] = Field(
         default=(), description="Where results go, beside the files in run.out."
     )
+    clips: Annotated[Clips | None, BeforeValidator(_clips)] = Field(
+        default=None, description="Video of each event, cut out of what the source sends; true: as it comes."
+    )
     event_log: EventLog = Field(
         default_factory=EventLog, description="Where every event is kept, and for how long."
     )
@@ -256,6 +268,19 @@ class Config(Section):
         if self.sources and not any(source.moving for source in self.sources.values()):
             raise problem_at(
                 ("closing",), "is there, but no source has a moving camera; add moving: true to the source"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clips_fit(self) -> Self:
+        if self.clips is None:
+            return self
+        if self.run.out is None:
+            raise problem_at(("clips",), "is there, but no folder to write to; add run: {out: DIR}")
+        hidden = self.privacy is not None or any(self.masks.values())
+        if hidden and not self.clips.unmasked:
+            raise problem_at(
+                ("clips",), "would show what privacy and masks hide; leave it out, or add unmasked: true"
             )
         return self
 

@@ -44,6 +44,13 @@ class Run(Section):
     heatmap: Switch = Field(
         default=False, description="Write a picture of where objects were to the out folder, for each source."
     )
+    keep_days: Annotated[float, Field(gt=0, le=36500)] | None = Field(
+        default=None, description="Snapshots and clips go after so many days; left out: they stay."
+    )
+    keep_gb: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="The oldest snapshots and clips go when they are more than this; left out: any.",
+    )
     realtime: Switch = Field(
         default=False,
         description="Play files at their own speed and drop frames that come too late, as a camera would.",

@@ -58,6 +58,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         path: For ``end``: where the object was, rows of seconds since its start and the normalised x and y of
             its anchor point.
         snapshot: Its best picture so far: a file, relative to the run's folder.
+        clip: For ``clip``: its file, relative to the run's folder. ``first_seen`` is then the time of its
+            first picture, ``duration_s`` its length.
         action: For ``zone``: ``enter``, ``exit`` or ``loiter``; for ``crowd`` and ``closing``: ``start``,
             ``update`` or ``end``.
         zone: Name of the zone.
@@ -103,6 +105,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     distance_m: float | None = None
     path: tuple[tuple[float, float, float], ...] | None = None
     snapshot: str | None = None
+    clip: str | None = None
     action: str | None = None
     zone: str | None = None
     dwell_s: float | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SourceError
 from pipeline.messages import ModelSpec
-from pipeline.runtime.plan import CascadePlan, LogPlan, SinkPlan, SourcePlan, WorkerPlan
+from pipeline.runtime.plan import CascadePlan, ClipsPlan, LogPlan, SinkPlan, SourcePlan, WorkerPlan
 from pipeline.runtime.scenes import SceneFiles, TuningFiles
 from pipeline.stages.base import MakePool, Stage
 from pipeline.stages.capture import CaptureStage
@@ -20,11 +20,12 @@ from pipeline.stages.turns import Turns, waiting
 from pipeline.transport.control import Doorbell, Ringer
 from pipeline.transport.ledger import Books
 from pipeline.transport.link import ZmqInlet, ZmqOutlet, make_context
-from pipeline.transport.shm import PREFIX, Pools, SlotPool
+from pipeline.transport.shm import PREFIX, Pools, SlotPool, shm_dir
 
 if TYPE_CHECKING:
     from pipeline.eventlog.log import EventLog
     from pipeline.sinks import Sink
+    from pipeline.sinks.clips import Clips
     from pipeline.stages.pictures import Pictures
     from pipeline.tasks.cascade import Cascade
     from pipeline.tasks.embedding import Embedder
@@ -36,6 +37,7 @@ __all__ = [
     "inherit_environment",
     "ledger_name",
     "open_stages",
+    "ring_prefix",
 ]
 
 
@@ -51,6 +53,11 @@ def _books(run_id: str) -> str:
 def frame_pool_name(run_id: str, source: str, number: int) -> str:
     """Name of the ``number``-th frame pool of a source."""
     return f"{PREFIX}{run_id}-frames-{source}-{number}"
+
+
+def ring_prefix(run_id: str, source: str) -> Path:
+    """Beginning of the files in which the newest packets of a source lie."""
+    return shm_dir() / f"{PREFIX}{run_id}-packets-{source}-"
 
 
 def doorbell_endpoint(plan: WorkerPlan, source: str) -> str:
@@ -219,6 +226,7 @@ class Builder:
             task=settings.task,
             pictures=self._pictures(),
             open_objects=Path(self.plan.run_dir) / "open-objects",
+            clips=self._clips(),
         )
 
     def _event_log(self, at_least: int) -> EventLog:
@@ -260,6 +268,21 @@ class Builder:
         privacy = Privacy(**settings.privacy) if settings.privacy is not None else None
         return Pictures(privacy, self.scenes.get, snapshots)
 
+    def _clips(self) -> Clips | None:
+        from pipeline.sinks.clips import Clips
+        from pipeline.sinks.retention import Retention
+
+        plan, out = self.plan, Path(self.plan.out)
+        kept = None
+        if plan.keep_s is not None or plan.keep_bytes is not None or plan.clips is not None:
+            kept = Retention([out / "clips", out / "snapshots"], plan.keep_s, plan.keep_bytes)
+        if plan.clips is None and (kept is None or not plan.out):
+            return None
+        clips = plan.clips or ClipsPlan({"types": ()}, 0.0, 0)
+        rings = {name: ring_prefix(plan.run_id, name) for name in clips.live}
+        files = {name: Path(path) for name, path in clips.files.items()}
+        return Clips(out, rings=rings, files=files, retention=kept, **clips.options)
+
     def _embedder(self, model: str) -> Embedder:
         from pipeline.models.embedding import EmbeddingRunner
         from pipeline.tasks.embedding import Embedder
@@ -282,12 +305,19 @@ class Builder:
         settings = self.plan.settings
         ledger = self.books.of(source.name)
         admission = Admission(switch=lambda: self.tuning.get(source.name).enabled, **source.admission)
+        clips, recorder = self.plan.clips, None
+        if clips is not None and source.live:
+            from pipeline.sources.packets import PacketRing
+
+            prefix = ring_prefix(self.plan.run_id, source.name)
+            recorder = PacketRing(prefix, clips.ring_s, clips.ring_bytes)
         reader = build_source(
             source.name,
             source.url,
             pixels=settings.preprocess,
             realtime=source.realtime,
             awake=admission.awake,
+            recorder=recorder,
             **source.options,
         )
         turns = Turns(ledger, lambda: self.books.all().values(), places=settings.in_flight)

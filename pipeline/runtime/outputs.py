@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import Config, DeliveredSink, ZmqSink
-from pipeline.runtime.plan import LogPlan, SinkPlan
+from pipeline.runtime.plan import ClipsPlan, LogPlan, SinkPlan, SourcePlan
+from pipeline.sources import detect_kind
+from pipeline.sources.locate import local_path
 
-__all__ = ["log_of", "sinks_of", "state_folder"]
+__all__ = ["clips_of", "keep_of", "log_of", "sinks_of", "state_folder"]
 
 log = logging.getLogger(__name__)
 
 #: Sinks with something of their own for each source.
 _BY_SOURCE = frozenset({"heatmap", "mot", "onvif", "stream", "video"})
+#: A clip begins after all that: a frame on its way through the stages, and the keyframe before.
+_RING_SLACK_S = 30.0
 #: A log that goes with its run lies where sockets do, which may be in memory.
 _PASSING_BYTES = 64 * 2**20
 
@@ -78,6 +83,33 @@ def log_of(config: Config, out: Path | None, run_dir: Path, origin: Path | None)
         else:
             return LogPlan(str(folder / "events.db"), keep_s, max_bytes, given.sync)
     return LogPlan(str(run_dir / "events.db"), keep_s, min(max_bytes, _PASSING_BYTES))
+
+
+def clips_of(config: Config, sources: Sequence[SourcePlan]) -> ClipsPlan | None:
+    """What is cut out of the video of the sources; None where nothing is."""
+    if config.clips is None:
+        return None
+    files = {
+        source.name: str(local_path(source.url))
+        for source in sources
+        if not source.live and detect_kind(source.url) == "file"
+    }
+    return ClipsPlan(
+        config.clips.options(),
+        config.clips.pre_s + _RING_SLACK_S,
+        int(config.clips.ring_mb * 2**20),
+        files,
+        tuple(source.name for source in sources if source.live),
+    )
+
+
+def keep_of(config: Config) -> tuple[float | None, int | None]:
+    """Age in seconds and size in bytes above which snapshots and clips go."""
+    days, gigabytes = config.run.keep_days, config.run.keep_gb
+    return (
+        None if days is None else days * 86400,
+        None if gigabytes is None else int(gigabytes * 2**30),
+    )
 
 
 def state_folder() -> Path:

@@ -11,6 +11,7 @@ import msgspec
 
 __all__ = [
     "CascadePlan",
+    "ClipsPlan",
     "LogPlan",
     "Peer",
     "RestartPolicy",
@@ -54,6 +55,24 @@ class SinkPlan(msgspec.Struct, frozen=True):
     kind: str
     options: dict[str, Any] = {}
     delivery: dict[str, Any] | None = None
+
+
+class ClipsPlan(msgspec.Struct, frozen=True):
+    """Clips of events.
+
+    Attributes:
+        options: Keyword arguments of `pipeline.sinks.clips.Clips`.
+        ring_s: How long packets of a live source stay.
+        ring_bytes: Most bytes of them.
+        files: Path of each source that is a file.
+        live: Names of the live sources.
+    """
+
+    options: dict[str, Any]
+    ring_s: float
+    ring_bytes: int
+    files: dict[str, str] = {}
+    live: tuple[str, ...] = ()
 
 
 class LogPlan(msgspec.Struct, frozen=True):
@@ -154,6 +173,9 @@ class WorkerPlan(msgspec.Struct, frozen=True):
         sinks: Those that this worker writes.
         event_log: Where events are kept; for the worker that publishes.
         out: Folder for results; empty when there is none.
+        clips: What is cut out of the sources' video; None for nothing.
+        keep_s: Age at which snapshots and clips go, seconds; None for any.
+        keep_bytes: Most bytes of snapshots and clips together; None for any.
         inlet: Where it listens; empty for capture.
         window: Credits that it grants to each producer.
         outlets: The replicas of the next stage; empty for publish.
@@ -172,6 +194,9 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     sinks: tuple[SinkPlan, ...] = ()
     event_log: LogPlan | None = None
     out: str = ""
+    clips: ClipsPlan | None = None
+    keep_s: float | None = None
+    keep_bytes: int | None = None
     inlet: str = ""
     window: int = 2
     outlets: tuple[Peer, ...] = ()

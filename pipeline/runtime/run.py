@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, FramewireError, SinkError
 from pipeline.models.threads import threads_for, usable_cores
 from pipeline.runtime.admin import AdminServer
 from pipeline.runtime.build import ledger_name
-from pipeline.runtime.outputs import log_of, sinks_of
+from pipeline.runtime.outputs import clips_of, keep_of, log_of, sinks_of
 from pipeline.runtime.plan import CascadePlan, RestartPolicy, RunPlan, Settings
 from pipeline.runtime.report import summarise
 from pipeline.runtime.rundir import RunDir, sweep
@@ -334,6 +334,8 @@ class Run:
             sinks=sinks_of(config, self.out),
             event_log=log_of(config, self.out, rundir.path, self._origin),
             out=str(self.out) if self.out is not None else "",
+            clips=clips_of(config, sources),
+            keep=keep_of(config),
             settings=settings_of(config, replicas),
             placement=placement,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.plan import LogPlan, Peer, Settings, SinkPlan, SourcePlan, WorkerPlan
+from pipeline.runtime.plan import ClipsPlan, LogPlan, Peer, Settings, SinkPlan, SourcePlan, WorkerPlan
 from pipeline.stages.base import STAGES
 
 __all__ = ["Edge", "Placement", "edges", "make_groups", "plan_workers"]
@@ -134,6 +134,8 @@ def plan_workers(
     placement: Placement,
     event_log: LogPlan | None = None,
     out: str = "",
+    clips: ClipsPlan | None = None,
+    keep: tuple[float | None, int | None] = (None, None),
 ) -> tuple[WorkerPlan, ...]:
     """The workers of a run, in pipeline order.
 
@@ -156,6 +158,9 @@ def plan_workers(
             sinks=tuple(sinks) if "publish" in group else (),
             event_log=event_log if "publish" in group else None,
             out=out,
+            clips=clips,
+            keep_s=keep[0],
+            keep_bytes=keep[1],
             outlets=peers,
             outlet_window=window,
             inline=inline,

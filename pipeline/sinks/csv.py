@@ -23,7 +23,7 @@ EVENT_COLUMNS = (
     "sequence", "id", "type", "source", "at", "epoch", "seq", "pts_ns", "label", "track_id", "object_id",
     "confidence", "top_confidence", *_BOX, "duration_s", "frames", "zone", "line", "action", "direction",
     "dwell_s", "count", "severity", "ttc_s", "zones", "speed_mps", "distance_m", "state", "reason", "message",
-    "snapshot", "path",
+    "snapshot", "clip",
 )  # fmt: skip
 _SEPARATOR = ";"
 
@@ -42,7 +42,6 @@ def event_row(event: dict[str, Any]) -> dict[str, Any]:
     if event.get("box_xyxy") is not None:
         row |= dict(zip(_BOX, event["box_xyxy"], strict=True))
     row["zones"] = _SEPARATOR.join(event["zones"]) if event.get("zones") else None
-    row["path"] = event["path"] if isinstance(event.get("path"), str) else None
     return row
 
 

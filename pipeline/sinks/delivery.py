@@ -159,11 +159,13 @@ class Delivery:
         try:
             while not self._over():
                 self._wake.clear()
+                # Asked before the log is looked at: what comes in between has one more look.
+                ending = self._deadline is not None
                 page = self._page(reader)
                 if page is not None and page.records:
                     self._deliver(page, cursors)
                 elif page is None or page.end >= page.next:
-                    if self._deadline is not None:
+                    if ending:
                         return
                     self._idle()
         finally:

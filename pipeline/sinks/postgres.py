@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,11 +28,18 @@ _INSERT = """
 INSERT INTO {table} (log_id, sequence, id, type, source, at, label, track_id, object_id, zone, record)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
+#: Classes of SQLSTATE that speak of the row: data, constraints, limits.
+_OF_THE_ROW = ("22", "23", "54")
+#: The server breaks a statement off by itself; one that is frozen cannot, and is given so much longer.
+_GRACE_S = 1.0
 _COLUMNS = ("id", "type", "source", "at", "label", "track_id", "object_id", "zone")
 
 
 class PostgresConnector:
     """Inserts each batch in one transaction; what is there already is left alone, so nothing is there twice.
+
+    A table that exists is taken as it is: only the right to insert is needed. Rows that its owner's
+    constraints forbid are refused, like those that cannot be stored.
 
     Args:
         url: ``postgresql://HOST:PORT/NAME``.
@@ -60,14 +70,18 @@ class PostgresConnector:
     ) -> None:
         self._library = library("psycopg", "postgres")
         sql = library("psycopg.sql", "postgres")
-        self._url, self._create = url, create
+        self._url, self._create, self._timeout_s = url, create, timeout_s
+        # What follows the `?` may hold more than an error should say.
+        self._where = url.partition("?")[0]
         self._options: dict[str, Any] = {
             "sslmode": sslmode,
             "connect_timeout": max(2, round(timeout_s)),
             "application_name": "framewire",
-            "options": f"-c statement_timeout={int(timeout_s * 1000)}",
+            # Whatever the database is in: the server then says which text does not fit, and not a codec.
+            "client_encoding": "UTF8",
+            "options": f"-c statement_timeout={max(1, int(timeout_s * 1000))}",
             # A server that has gone without a word is noticed by the system, too.
-            "tcp_user_timeout": int(timeout_s * 1000),
+            "tcp_user_timeout": max(1, int(timeout_s * 1000)),
         }
         if ca_file is not None:
             self._options["sslrootcert"] = ca_file
@@ -76,13 +90,17 @@ class PostgresConnector:
         self._password, self._password_file = password, password_file
         names = {
             "table": sql.Identifier(*table.split(".")),
-            "index": sql.Identifier(f"{table.rpartition('.')[2]}_source_at"[:63]),
+            # 63 bytes are all that a name may have.
+            "index": sql.Identifier(f"{table.rpartition('.')[2][:53]}_source_at"),
         }
+        self._name: str = names["table"].as_string()
         self._table_sql, self._index_sql, self._insert_sql = (
             sql.SQL(text).format(**{key: name for key, name in names.items() if f"{{{key}}}" in text})
             for text in (_TABLE, _INDEX, _INSERT)
         )
         self._connection: Any = None
+        self._socket: socket.socket | None = None
+        self._late = False
         self._log_id = ""
 
     def connect(self, session: Session) -> None:
@@ -95,30 +113,33 @@ class PostgresConnector:
             options["password"] = password
         try:
             self._connection = self._library.connect(self._url, **options)
-            if self._create:
-                with self._connection.transaction():
+            # A second handle of the same socket, to hang up while libpq waits at the first.
+            self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
+            with self._hanging_up(), self._connection.transaction():
+                if self._create and not self._exists():
                     self._connection.execute(self._table_sql)
                     self._connection.execute(self._index_sql)
-            self._connection.commit()
         except self._library.Error as error:
             self.close()
-            raise UnreachableError(f"cannot connect to {self._url}: {_first_line(error)}") from error
+            raise UnreachableError(f"cannot connect to {self._where}: {self._why(error)}") from error
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
         """See `Connector.send`."""
+        done = 0
         try:
-            self._insert(records)
-        except self._library.DataError:
-            # One of them cannot be a row; which, only one by one can tell.
-            for done, record in enumerate(records):
+            with self._hanging_up():
                 try:
-                    self._insert([record])
-                except self._library.DataError as error:
-                    raise RefusedError(f"{self._url}: {_first_line(error)}", done=done) from error
+                    self._insert(records)
                 except self._library.Error as error:
-                    raise UnreachableError(f"{self._url}: {_first_line(error)}", done=done) from error
+                    if not _is_of_the_row(error):
+                        raise
+                    # One of them cannot be a row; which, only one by one can tell.
+                    for record in records:
+                        self._insert([record])
+                        done += 1
         except self._library.Error as error:
-            raise UnreachableError(f"{self._url}: {_first_line(error)}") from error
+            kind = RefusedError if _is_of_the_row(error) else UnreachableError
+            raise kind(f"{self._where}: {self._why(error)}", done=done) from error
 
     def close(self) -> None:
         """See `Connector.close`."""
@@ -126,6 +147,36 @@ class PostgresConnector:
             with contextlib.suppress(self._library.Error, OSError):
                 self._connection.close()
             self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    @contextlib.contextmanager
+    def _hanging_up(self) -> Iterator[None]:
+        """Hang up when what is within takes too long: libpq has no limit of its own for a frozen server."""
+        assert self._socket is not None
+        self._late = False
+        timer = threading.Timer(self._timeout_s + _GRACE_S, self._hang_up, [self._socket])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        self._late = True
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def _why(self, error: Any) -> str:
+        return "no answer in time" if self._late else _said(error)
+
+    def _exists(self) -> bool:
+        """``CREATE ... IF NOT EXISTS`` asks for the right to create before it looks."""
+        found = self._connection.execute("SELECT to_regclass(%s) IS NOT NULL", [self._name]).fetchone()
+        return bool(found[0])
 
     def _insert(self, records: Sequence[dict[str, Any]]) -> None:
         rows = [
@@ -141,5 +192,12 @@ class PostgresConnector:
             cursor.executemany(self._insert_sql, rows)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _is_of_the_row(error: Any) -> bool:
+    """Without a state it comes from the library itself, which has names for the same classes."""
+    state = error.sqlstate or ("22" if type(error).__name__ == "DataError" else "")
+    return state.startswith(_OF_THE_ROW)
+
+
+def _said(error: Any) -> str:
+    """The message alone: what else the server says quotes the row."""
+    return error.diag.message_primary or " ".join(str(error).split())[:300] or type(error).__name__

@@ -37,6 +37,7 @@ _AFTER = (
     "speed_mps",
     "distance_m",
     "snapshot",
+    "clip",
     "state",
     "reason",
     "message",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import ConfigError
 from pipeline.sources.base import Picture, Pixels, Source
 from pipeline.sources.locate import check_source, detect_kind
+
+if TYPE_CHECKING:
+    from pipeline.sources.packets import PacketRing
 
 __all__ = ["CONNECTIONS", "SOURCES", "Picture", "Source", "build_source", "check_source", "detect_kind"]
 
@@ -34,6 +37,7 @@ def build_source(
     pixels: Pixels,
     realtime: bool = False,
     awake: Callable[[], bool] | None = None,
+    recorder: PacketRing | None = None,
     **options: Any,
 ) -> Source:
     """Make the source that a URL names, without opening it.
@@ -44,6 +48,7 @@ def build_source(
         pixels: ``exact`` for full-size BGR, ``fast`` for the decoder's planes where it has them.
         realtime: Deliver a recording at its own pace, as a camera would.
         awake: Whether pictures are wanted now; a live source need not decode others.
+        recorder: Keeps the packets of a live stream for clips; a kind of source that has none passes it over.
         **options: Arguments of the adapter, such as ``threads`` for files.
 
     Raises:
@@ -56,6 +61,8 @@ def build_source(
     known = set(inspect.signature(adapter).parameters) - {"name", "url", "pixels"}
     if awake is not None and "awake" in known:
         options["awake"] = awake
+    if recorder is not None and "recorder" in known:
+        options["recorder"] = recorder
     for option in options:
         if option not in known:
             raise ConfigError(

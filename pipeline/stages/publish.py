@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from pipeline.sinks.base import Follower, Publication, Sink
 from pipeline.sinks.records import OF_THE_RUN, event_draft, frame_record
 from pipeline.stages.base import STAGES
 from pipeline.stages.latency import Latencies
-from pipeline.stages.openobjects import OpenObjects, Ticket
+from pipeline.stages.openobjects import OpenObjects
 from pipeline.stages.ordering import InOrder
 from pipeline.stages.pictures import Pictures
 from pipeline.stages.tallies import Tallies
@@ -27,6 +27,9 @@ from pipeline.stages.watch import SourceWatch
 from pipeline.transport.base import ViewArray
 from pipeline.transport.ledger import LOST_CAUSES, Ledger
 from pipeline.transport.shm import Pools
+
+if TYPE_CHECKING:
+    from pipeline.sinks.clips import Clip, Clips
 
 __all__ = ["PublishStage"]
 
@@ -48,6 +51,7 @@ class PublishStage:
         pictures: What of the frames may be seen outside.
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
+        clips: Cuts video of what happens; None for nobody.
     """
 
     name = "publish"
@@ -65,6 +69,7 @@ class PublishStage:
         task: Task = "detect",
         pictures: Pictures | None = None,
         open_objects: Path | None = None,
+        clips: Clips | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
         self._ledger_of = ledger_of
@@ -76,6 +81,7 @@ class PublishStage:
         self._task = task
         self._pictures = pictures or Pictures()
         self._open_objects = open_objects
+        self._clips = clips
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
         self._watches: dict[str, SourceWatch] = {}
@@ -144,6 +150,8 @@ class PublishStage:
         if self._log is not None:
             for state in self._log.tick():
                 self._tell_log(state)
+        if self._clips is not None:
+            self._tell_clips(self._clips.tick())
         for sink in self._sinks:
             if isinstance(sink, Follower):
                 sink.tick()
@@ -173,6 +181,8 @@ class PublishStage:
                 self._announce(source, key, self._open.end(source, time.time(), "interrupted"))
             except FramewireError as error:
                 failure = error
+        if self._clips is not None:
+            self._tell_clips(self._clips.close())
         for sink in self._sinks:
             try:
                 self._files += sink.close()
@@ -219,6 +229,8 @@ class PublishStage:
         self._write(Publication(header, record, numbered, picture, result, scene, inside))
         if events:
             self._open.sent(header.source, "event", key)
+        if self._clips is not None:
+            self._clips.see(header, numbered)
         end_ns = time.monotonic_ns()
         self._account(result, start_ns, end_ns)
         counted = ledger["published"] + sum(ledger.lost().values())
@@ -253,6 +265,8 @@ class PublishStage:
     def _end(self, item: EndOfStream) -> None:
         ledger = self._ledger_of(item.source)
         self._pictures.forget(item.source)
+        if self._clips is not None:
+            self._clips.end(item.source)
         del self._order[item.source]  # It may be added again, and goes on from the same number.
         if ledger["ended"]:
             return  # It was sent twice.
@@ -299,8 +313,17 @@ class PublishStage:
         )  # fmt: skip
         self._write_events(self._committed(OF_THE_RUN, "change", self._log.next + 1, (event,)))
 
+    def _tell_clips(self, clips: Sequence[Clip]) -> None:
+        assert self._log is not None
+        for clip in clips:
+            event = Event(
+                "clip", clip.source, time.time(), epoch=clip.epoch, seq=clip.seq, label=clip.label,
+                track_id=clip.track_id, first_seen=clip.start, duration_s=clip.duration_s, clip=clip.path,
+            )  # fmt: skip
+            self._write_events(self._committed(clip.source, "clip", self._log.next + 1, (event,)))
+
     def _committed(
-        self, source: str, ticket: Ticket, key: int, events: Sequence[Event]
+        self, source: str, ticket: str, key: int, events: Sequence[Event]
     ) -> tuple[dict[str, Any], ...]:
         """The events as records with numbers; none if they were committed before, for then all have them."""
         assert self._log is not None

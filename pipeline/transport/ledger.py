@@ -83,10 +83,11 @@ class Ledger:
 
     Besides the books it holds what a restarted stage needs to go on where its predecessor was killed:
     ``next_publish`` (number of the first frame not yet published), ``next_track_id``, ``last_pts_ns`` (of the
-    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, ``event_next``, the
-    number after the last event that was given one, ``state_told``, how many entries of the journal are
-    published, and ``absent_ms``, since when capture is told to be absent (``absent_after`` so many entries). ``closing`` is 1 when capture says that the source has ended, and
-    ``taken_before`` how many pictures it had taken when it was added once more.
+    last admitted frame), ``pool`` (which frame pool is in use), ``ended``, ``event_next``, the number after
+    the last event that was given one, ``state_told``, how many entries of the journal are published, and
+    ``absent_ms``, since when capture is told to be absent (``absent_after`` so many entries). ``closing`` is
+    1 when capture says that the source has ended, and ``taken_before`` how many pictures it had taken when it
+    was added once more.
 
     Of a live source it tells ``skipped`` (coded pictures not decoded on purpose), ``alive_ns`` (when capture
     last looked around), ``heard_ns`` (when data last came), ``wants_ns`` (since when a picture waits to be

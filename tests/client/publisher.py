@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from pipeline.eventlog.log import EventLog
-from pipeline.sinks.base import Publication
 from pipeline.sinks import zmq_pub
+from pipeline.sinks.base import Publication
 from tests.sinks.builders import SPEC, make_event_row
 
 
@@ -17,10 +17,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def main(path: str, address: str, run_id: str) -> None:
+def main(path: str, address: str, run_id: str, keys: str = "") -> None:
     with EventLog(path, run_id) as log:
         zmq_pub._HEARTBEAT_S = 0.1  # tests need not wait so long
-        sink = zmq_pub.ZmqSink(address)
+        sink = zmq_pub.ZmqSink(address, keys=keys or None)
         sink.attach(log)
         sink.open(SPEC)
         say("ready")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.client import Subscriber
+from pipeline.transport.keyring import Keyring
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 20.0
@@ -51,7 +52,7 @@ class Pipeline:
         self.runs = 0
         self.process: Process | None = None
 
-    def start(self, log: Path | None = None) -> None:
+    def start(self, log: Path | None = None, keys: Path | None = None) -> None:
         self.runs += 1
         self.process = Process(
             sys.executable,
@@ -60,6 +61,7 @@ class Pipeline:
             str(log or self.log),
             self.address,
             f"run{self.runs}",
+            str(keys or ""),
         )
         assert self.process.hear() == "ready"
 
@@ -148,6 +150,24 @@ def test_a_subscriber_that_is_killed_goes_on(pipeline: Pipeline, tmp_path: Path,
     assert sorted(set(got())) == list(range(end)), "none is missing"
     assert len(got()) - end <= (kills if how == "cursor" else 0)
     assert got() == sorted(got())
+
+
+def test_with_keys(pipeline: Pipeline, tmp_path: Path) -> None:
+    keyring = Keyring(tmp_path / "keys")
+    keyring.new("one").write(tmp_path / "one.json")
+    Keyring(tmp_path / "others").new("two").write(tmp_path / "two.json")
+    pipeline.start(keys=keyring.folder)
+    pipeline.publish(3)
+    with (
+        Subscriber(
+            pipeline.address, timeout_s=LIMIT_S, since=0, follow=False, keys=tmp_path / "one.json"
+        ) as friend,
+        Subscriber(pipeline.address, since=0, keys=tmp_path / "two.json") as stranger,
+        Subscriber(pipeline.address, since=0) as plain,
+    ):
+        assert [item.sequence for item in friend] == [0, 1, 2]
+        assert stranger.receive(0.2) is None
+        assert plain.receive(0.2) is None
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_admission(given: Any, expected: dict[str, Any]) -> None:
 def test_each_argument_of_an_adapter_has_its_key(
     given: dict[str, Any], adapter: type, others: set[str]
 ) -> None:
-    theirs = set(inspect.signature(adapter).parameters) - {"name", "url", "pixels", "awake"}
+    theirs = set(inspect.signature(adapter).parameters) - {"name", "url", "pixels", "awake", "recorder"}
     assert set(source(given).options()) == theirs - others
 
 

@@ -29,12 +29,12 @@ def test_build(tmp_path: Path) -> None:
     ("kind", "options", "words"),
     [
         ("jsnol", {}, "there is no sink of kind 'jsnol'\n  -> write 'jsonl'"),
-        ("carrier pigeon", {}, "use one of contact_sheet, heatmap, jsonl"),
+        ("carrier pigeon", {}, "use one of contact_sheet, heatmap, coco, csv, jsonl"),
         ("no.such.module:Sink", {}, "cannot import sink 'no.such.module:Sink'"),
         ("pipeline.sinks.jsonl:Nothing", {}, "cannot import sink"),
         (":Nothing", {}, "cannot import sink"),
         ("jsonl", {"paht": "x"}, "-> write 'path'"),
-        ("jsonl", {}, "its options are path, what, resume"),
+        ("jsonl", {}, "its options are path, what, max_mb"),
     ],
 )
 def test_mistakes_say_what_to_write(kind: str, options: dict[str, Any], words: str) -> None:

@@ -35,6 +35,8 @@ class PostgresSink(LoginSink):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
+        if re.search(r"[?&](ssl)?password=", value, re.IGNORECASE):
+            raise ValueError("must have no password in it; give username: and password:")
         return without_login(value, ("postgresql", "postgres"), "postgresql://10.0.0.5:5432/cameras")
 
     @field_validator("table")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
 
 import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -19,6 +21,7 @@ from pipeline.sources.live import avlog, faults
 from pipeline.sources.live.address import Address, ffmpeg_options, resolve
 from pipeline.sources.live.avlog import Line
 from pipeline.sources.live.faults import Fault
+from pipeline.sources.packets import PacketRing
 
 __all__ = ["Deadline", "Opened", "connect", "rate_of", "time_base_of"]
 
@@ -56,6 +59,7 @@ class Opened:
         audio: Codec of the sound in it; empty for none.
         duration_ns: Length of a recording; 0 for a live stream.
         lines: What FFmpeg logged while it looked into the stream.
+        recorder: Keeps packets for clips; None for nobody.
     """
 
     container: InputContainer
@@ -65,6 +69,14 @@ class Opened:
     audio: str
     duration_ns: int
     lines: tuple[Line, ...]
+    recorder: PacketRing | None = None
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """All packets from here on; those of the video are kept by the recorder on their way."""
+        for packet in self.container.demux():
+            if self.recorder is not None and packet.stream_index == self.stream.index and packet.size:
+                self.recorder.add(packet, self.stream, time.monotonic_ns())
+            yield packet
 
 
 def connect(
@@ -76,6 +88,7 @@ def connect(
     read_timeout_s: float,
     tls_verify: bool,
     tls_ca: str | None,
+    recorder: PacketRing | None = None,
 ) -> Opened:
     """Open a stream.
 
@@ -87,6 +100,7 @@ def connect(
         read_timeout_s: Longest silence afterwards.
         tls_verify: Whether the certificate must be valid.
         tls_ca: Certificates to trust instead of the system's.
+        recorder: Keeps packets for clips.
 
     Raises:
         ConfigError: it can never be opened like this.
@@ -116,7 +130,8 @@ def connect(
             fault = faults.certificate_fault(address, tls_ca, _CERTIFICATE_S) or fault
         raise faults.raised(fault, name)
     try:
-        return _look_into(name, address, container, tuple(lines))
+        opened = _look_into(name, address, container, tuple(lines))
+        return replace(opened, recorder=recorder)
     except (SourceError, ConfigError):
         container.close()
         raise

@@ -28,6 +28,7 @@ from pipeline.sources.live.intake import HEAD_BYTES, Coded, Intake
 from pipeline.sources.live.opening import Opened, connect, rate_of, time_base_of
 from pipeline.sources.live.pictures import PictureMaker
 from pipeline.sources.live.thinning import INTRA_ONLY
+from pipeline.sources.packets import PacketRing
 
 __all__ = ["StreamConnection"]
 
@@ -73,6 +74,7 @@ class StreamConnection:
         max_age_s: A stream that lags by more is skipped undecoded up to its next keyframe.
         awake: False while pictures are not wanted at all: packets are read and dropped.
         options: Options of FFmpeg, over those set here.
+        recorder: Keeps packets for clips; None for nobody.
 
     Attributes:
         facts: What the stream is; None before it is open, its size 0 until the first picture tells.
@@ -98,6 +100,7 @@ class StreamConnection:
         max_age_s: float = 1.0,
         awake: Callable[[], bool] = lambda: True,
         options: Mapping[str, str] | None = None,
+        recorder: PacketRing | None = None,
     ) -> None:
         self.name = name
         self.heard_ns = 0
@@ -105,14 +108,15 @@ class StreamConnection:
         self.bound_s = connect_timeout_s + _OPEN_SLACK_S
         self._address = parse_address(name, url, transport)
         self._pixel_format: PixelFormat = "i420" if pixels == "fast" else "bgr24"
-        self._tls_verify = tls_verify
-        self._tls_ca = tls_ca
         self._decode = decode
         self._threads = threads
-        self._connect_timeout_s = connect_timeout_s
         self._max_behind_s = max(_BEHIND_S, 3 * max_age_s)
         self._read_timeout_s = read_timeout_s
-        self._options = {key: str(value) for key, value in (options or {}).items()}
+        self._connect = partial(
+            connect, name, options={key: str(value) for key, value in (options or {}).items()},
+            timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s, tls_verify=tls_verify, tls_ca=tls_ca,
+            recorder=recorder,
+        )  # fmt: skip
         self._new_intake = partial(Intake, max_fps=max_fps, max_age_s=max_age_s, awake=awake)
         self._intake = self._new_intake("")
         self._maker = PictureMaker(self._pixel_format)
@@ -210,15 +214,7 @@ class StreamConnection:
         check_decode(self.name, self._decode)
         if address.scheme == "v4l2":
             check_device(self.name, address.url)
-        opened = connect(
-            self.name,
-            address,
-            options=self._options,
-            timeout_s=self._connect_timeout_s,
-            read_timeout_s=self._read_timeout_s,
-            tls_verify=self._tls_verify,
-            tls_ca=self._tls_ca,
-        )
+        opened = self._connect(address)
         self._opened = opened
         choice = choose_decoder(self.name, self._decode, opened.context)
         self._use(choice.context)
@@ -234,7 +230,7 @@ class StreamConnection:
         self._maker = PictureMaker(self._pixel_format, time_base, rate, held_s=held_s)
         self._intake = self._new_intake(opened.codec, opened.context.extradata or b"")
         self._paced = bool(opened.duration_ns) or opened.container.format.name.split(",")[0] in _BURSTS
-        self._packets = opened.container.demux()
+        self._packets = opened.packets()
         self._picture_ns = time.monotonic_ns()
         self.bound_s = self._read_timeout_s + _READ_SLACK_S
         self.facts = StreamFacts(
@@ -376,7 +372,7 @@ class StreamConnection:
         if isinstance(error, av.error.InvalidDataError) and self._bad_reads < _MAX_BAD_READS:
             self._bad_reads += 1
             self._intake.leave_out_damaged()
-            self._packets = opened.container.demux()
+            self._packets = opened.packets()
             return
         if self.heard_ns:
             silent_s = max(silent_s, (time.monotonic_ns() - self.heard_ns) / 1e9)
