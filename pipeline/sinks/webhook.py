@@ -97,9 +97,9 @@ class WebhookConnector:
     """Posts events in order, one request at a time; any 2xx is an acknowledgement.
 
     408, 425, 429 and all from 500 on are tried again, and so are 401, 403, 404, 407 and 421, for an operator
-    can mend those; other answers refuse the event. Redirects are told and not followed: what is signed for one address
-    is not for another. When the server asks for patience (``Retry-After``), nothing is posted until then, or
-    for five minutes.
+    can mend those; other answers refuse the event. Redirects are told and not followed: what is signed for
+    one address is not for another. When the server asks for patience (``Retry-After``), nothing is posted
+    until then, or for five minutes.
 
     Args:
         url: Where to post.

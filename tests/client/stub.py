@@ -98,7 +98,7 @@ class StubPublisher:
     """
 
     def __init__(
-        self, log: StubLog | None = None, port: int = 0, replay_port: int = 0, *, interval_s: float = 0.05,
+        self, log: StubLog | None = None, port: int = 0, replay_port: int = 0, *, interval_s: float = 0.02,
         encode: Callable[[Any], bytes] = msgspec.msgpack.encode, said: str = "", page: int = 1000,
         hwm: int = 1000,
     ) -> None:  # fmt: skip
@@ -166,7 +166,7 @@ class StubPublisher:
                 beat_at = time.monotonic() + self._interval_s
                 with self._lock:
                     self.send("framewire.log/heartbeat/", self._encode(self.log.heartbeat(self._said)))
-            if not self._router.poll(10):
+            if not self._router.poll(5):
                 continue
             sender, body = self._router.recv_multipart()
             request = msgspec.msgpack.decode(body)

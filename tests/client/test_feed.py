@@ -135,7 +135,7 @@ def harmless(*more: str) -> tuple[str, ...]:
     return tuple(step for step in STEPS if step not in ("forget", "new_log", "crash") or step in more)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_drops_doubles_restarts_and_late_answers_cost_nothing(data: st.DataObject) -> None:
     first = data.draw(st.integers(0, 3))
@@ -147,7 +147,7 @@ def test_drops_doubles_restarts_and_late_answers_cost_nothing(data: st.DataObjec
     assert world.feed.settled == Place(max(first, world.log.next), world.log.id)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_what_the_log_forgets_is_counted(data: st.DataObject) -> None:
     world = run(data, harmless("forget"), Place(0, "a" * 16))
@@ -162,7 +162,7 @@ def test_what_the_log_forgets_is_counted(data: st.DataObject) -> None:
         assert world.feed.lost == len(missing)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_log_that_continues_ours_is_no_break(data: st.DataObject) -> None:
     world = run(data, harmless("crash"), Place(0, "a" * 16))
@@ -173,7 +173,7 @@ def test_a_log_that_continues_ours_is_no_break(data: st.DataObject) -> None:
     assert world.feed.lost == world.feed.resets == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_anything_at_all(data: st.DataObject) -> None:
     world = run(data, STEPS, data.draw(st.sampled_from([None, 0.0, Place(0), Place(2, "a" * 16)])))

@@ -143,7 +143,8 @@ def test_forgotten_events_are_counted(stub: StubPublisher) -> None:
         assert events.lost == 5
 
 
-def test_the_cursor(stub: StubPublisher, tmp_path: Path) -> None:
+def test_the_cursor(stub: StubPublisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "_MOVE_ON_S", 0.1)
     path = tmp_path / "cursor"
 
     def saved() -> Any:
@@ -309,7 +310,7 @@ def test_async_waiting_burns_no_time(stub: StubPublisher) -> None:
             stub.publish()
             assert await events.areceive(LIMIT_S) is not None
             before = time.thread_time()
-            assert await events.areceive(0.5) is None
+            assert await events.areceive(0.3) is None
             return time.thread_time() - before
 
     assert asyncio.run(main()) < 0.1
