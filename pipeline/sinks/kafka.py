@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,14 +25,17 @@ _OF_THE_MESSAGE = (
     "INVALID_RECORD",
     "INVALID_TIMESTAMP",
 )
+#: Errors of a topic that are there to stay until somebody mends them; others pass while it is being made.
+_OF_THE_TOPIC = ("TOPIC_AUTHORIZATION_FAILED", "TOPIC_EXCEPTION")
 
 
 class KafkaConnector:
     """Produces each event as JSON, and waits for the delivery reports of a batch.
 
     The key of a message is the source, so that all events of a source are in one partition and stay in order.
-    The producer is idempotent and waits for all in-sync replicas. When a batch fails, its producer is thrown
-    away with all that is still in it: nothing of it can arrive behind what is sent next.
+    The producer is idempotent, waits for all in-sync replicas, and stops at the first message that fails: none
+    overtakes it. When a batch fails, its producer is thrown away with all that is still in it. What a broker
+    that did not answer had taken all the same comes again.
 
     Args:
         servers: Bootstrap servers, ``HOST:PORT,HOST:PORT``.
@@ -70,6 +74,8 @@ class KafkaConnector:
             "bootstrap.servers": servers,
             "client.id": "framewire",
             "enable.idempotence": True,
+            # Nothing is sent behind a message that failed, which is to be sent again before it.
+            "enable.gapless.guarantee": True,
             "linger.ms": 5,
             "compression.type": compression,
             "security.protocol": security,
@@ -86,52 +92,43 @@ class KafkaConnector:
     def connect(self, session: Session) -> None:
         """See `Connector.connect`."""
         self.close()
-        settings = dict(self._settings)
-        password = secret_of(self._password, self._password_file)
-        if password is not None:
-            settings["sasl.password"] = password
-        self._trouble = ""
+        self._open()
         try:
-            producer = self._library.Producer(settings | {"error_cb": self._note}, logger=log)
-            producer.list_topics(self._topic, timeout=self._timeout_s)
+            topics = self._producer.list_topics(self._topic, timeout=self._timeout_s).topics
         except self._library.KafkaException as error:
+            self._producer.poll(0)  # What is behind it comes to `_note` only now.
+            self.close()
             raise UnreachableError(self._said(error.args[0])) from error
-        self._producer = producer
+        wrong = topics[self._topic].error
+        if wrong is not None and wrong.name() in _OF_THE_TOPIC:
+            self.close()
+            raise UnreachableError(f"{self._servers}: topic {self._topic}: {wrong.str()}")
+        if wrong is not None:
+            # Perhaps it is being made just now; if it is not, this is what was wrong.
+            self._trouble = f"topic {self._topic}: {wrong.str()}"
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
         """See `Connector.send`."""
-        reports: list[Any] = [None] * len(records)
-        left = [len(records)]
+        done, error = self._deliver(records)
+        if done < len(records) and len(records) > 1 and self._producer is None and _is_of_the_message(error):
+            # A broker refuses all that came together for the sake of one: which, only one by one can tell.
+            for at in range(done, len(records)):
+                one, error = self._deliver(records[at : at + 1])
+                done += one
+                if not one:
+                    break
+        if done == len(records):
+            return
+        if _is_of_the_message(error):
+            raise RefusedError(error.str(), done=done)
+        said = self._said(error)
+        self.close()
+        raise UnreachableError(said, done=done)
 
-        def reporter(at: int) -> Any:
-            def report(error: Any, _: Any) -> None:
-                reports[at] = error or True
-                left[0] -= 1
-
-            return report
-
-        for at, record in enumerate(records):
-            try:
-                self._producer.produce(
-                    self._topic,
-                    msgspec.json.encode(record),
-                    key=record["source"].encode(),
-                    headers={
-                        "schema": record["schema"], "sequence": str(record["sequence"]), "id": record["id"],
-                    },
-                    on_delivery=reporter(at),
-                )  # fmt: skip
-            except BufferError:  # Its queue is full: never with our batches, unless it does not send.
-                break
-            except self._library.KafkaException as error:
-                reports[at] = error.args[0]
-                left[0] -= 1
-        deadline = time.monotonic() + self._timeout_s + 1
-        while left[0] > 0 and time.monotonic() < deadline:
-            self._producer.poll(0.1)
-        done = next((at for at, report in enumerate(reports) if report is not True), len(records))
-        if done < len(records):
-            self._failed(reports[done], done)
+    def check(self) -> None:
+        """Let the library say what it has to say while there is nothing to send; see `Listening`."""
+        if self._producer is not None:
+            self._producer.poll(0)
 
     def close(self) -> None:
         """See `Connector.close`."""
@@ -140,11 +137,53 @@ class KafkaConnector:
             self._producer.poll(0)
             self._producer = None
 
-    def _failed(self, error: Any, done: int) -> None:
+    def _open(self) -> None:
+        settings = dict(self._settings)
+        password = secret_of(self._password, self._password_file)
+        if password is not None:
+            settings["sasl.password"] = password
+        self._trouble = ""
+        try:
+            self._producer = self._library.Producer(settings | {"error_cb": self._note}, logger=log)
+        except self._library.KafkaException as error:
+            raise UnreachableError(self._said(error.args[0])) from error
+
+    def _deliver(self, records: Sequence[dict[str, Any]]) -> tuple[int, Any]:
+        """Send, and wait for the reports: how many have arrived, and what the next one's error is.
+
+        A producer with a message in it that was not acknowledged is thrown away.
+        """
+        if self._producer is None:  # It was thrown away for a message, and not for the server.
+            self._open()
+        reports: list[Any] = []
+        sent, own = 0, None
+        for record in records:
+            try:
+                self._producer.produce(
+                    self._topic,
+                    msgspec.json.encode(record),
+                    key=record["source"].encode(),
+                    headers={
+                        "schema": record["schema"], "sequence": str(record["sequence"]), "id": record["id"],
+                    },
+                    on_delivery=partial(_report, reports, sent),
+                )  # fmt: skip
+            except BufferError:  # Its queue is full: never with our batches, unless it does not send.
+                break
+            except self._library.KafkaException as error:
+                own = error.args[0]
+                break
+            sent += 1
+        deadline = time.monotonic() + self._timeout_s + 1
+        while len(reports) < sent and time.monotonic() < deadline:
+            self._producer.poll(0.1)
+        answers = dict(reports)
+        done = next((at for at in range(sent) if at not in answers or answers[at] is not None), sent)
+        if done == sent:
+            return done, own
+        self._producer.poll(0)
         self.close()
-        if error is not None and error.name() in _OF_THE_MESSAGE:
-            raise RefusedError(error.str(), done=done)
-        raise UnreachableError(self._said(error), done=done)
+        return done, answers.get(done)
 
     def _said(self, error: Any) -> str:
         """What is wrong; behind a timeout there is often a better word that was said before."""
@@ -152,4 +191,14 @@ class KafkaConnector:
         return f"{self._servers}: {text}" + (f" ({self._trouble})" if self._trouble else "")
 
     def _note(self, error: Any) -> None:
-        self._trouble = error.str()
+        # That all brokers are down comes behind the reason, and says less.
+        if not self._trouble or error.code() != self._library.KafkaError._ALL_BROKERS_DOWN:
+            self._trouble = error.str()
+
+
+def _report(reports: list[tuple[int, Any]], at: int, error: Any, _: Any) -> None:
+    reports.append((at, error))
+
+
+def _is_of_the_message(error: Any) -> bool:
+    return error is not None and error.name() in _OF_THE_MESSAGE

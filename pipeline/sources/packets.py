@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ class PacketRing:
         self._container: OutputContainer | None = None
         self._stream: Any = None
         self._size = 0
+        self._timeless: tuple[Packet[Any], int] | None = None
         self._broken = False
         # An earlier incarnation of this process was killed: what it kept is still good.
         self._files = [(path, path.stat().st_size) for path in ring_files(prefix)]
@@ -53,13 +55,11 @@ class PacketRing:
             stream: The stream that it is of.
             now_ns: Monotonic time.
         """
-        if packet.pts is None and packet.dts is None:
-            return
         try:
             if packet.is_keyframe:
                 self._begin(stream, now_ns)
             if self._container is not None:
-                self._mux(packet)
+                self._take(packet, now_ns)
                 if self._size > self._max_bytes // 2:
                     self._end()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -80,19 +80,31 @@ class PacketRing:
         self._files.append((path, 0))
         self._forget(now_ns)
 
-    def _mux(self, packet: Packet[Any]) -> None:
+    def _take(self, packet: Packet[Any], now_ns: int) -> None:
+        """Mux a packet; one without a time waits for the next, as does the first of many RTSP cameras."""
+        dts = packet.dts if packet.dts is not None else packet.pts
+        if dts is None:
+            self._timeless = (packet, now_ns)
+            return
+        if self._timeless is not None:
+            (before, came_at_ns), self._timeless = self._timeless, None
+            ticks = Fraction(now_ns - came_at_ns, 10**9) / Fraction(packet.time_base)
+            early = max(0, min(dts - 1, dts - int(ticks)))
+            self._mux(before, early, early, packet.time_base)
+        self._mux(packet, dts, packet.pts if packet.pts is not None else dts, packet.time_base)
+
+    def _mux(self, packet: Packet[Any], dts: int, pts: int, time_base: Fraction) -> None:
         assert self._container is not None
         data = bytes(packet) + PACKET_END
         copy = cast("Packet[Any]", av.Packet(data))
-        copy.stream, copy.time_base = self._stream, packet.time_base
-        copy.dts = packet.dts if packet.dts is not None else packet.pts
-        copy.pts = packet.pts if packet.pts is not None else packet.dts
+        copy.stream, copy.time_base = self._stream, time_base
+        copy.dts, copy.pts = dts, pts
         copy.is_keyframe = packet.is_keyframe
         self._container.mux(copy)
         self._size += len(data)
 
     def _end(self) -> None:
-        container, self._container = self._container, None
+        container, self._container, self._timeless = self._container, None, None
         if container is not None:
             with contextlib.suppress(av.FFmpegError, OSError):
                 container.close()

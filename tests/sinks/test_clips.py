@@ -150,6 +150,23 @@ def test_a_ring_on_a_full_disk_says_so_once_and_costs_nothing_else(
     assert caplog.text.count("cannot be kept") == 1
 
 
+def test_a_first_packet_without_a_time_is_there(video: Path, tmp_path: Path) -> None:
+    """As many RTSP cameras send it: its time is known from the next."""
+    ring = PacketRing(tmp_path / "ring-", 60.0, 2**24)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        for number, packet in enumerate(p for p in container.demux(stream) if p.size):
+            if number == 0:
+                packet.pts = packet.dts = None
+            ring.add(packet, stream, int((100 + number / FPS) * S))
+    ring.close()
+    target = tmp_path / "clip.mp4"
+    made = cut_ring(ring_files(tmp_path / "ring-"), Span(100 * S, 101 * S, 100 * S, UTC), target)
+    assert made is not None
+    assert numbers(target) == list(range(20))
+    assert made.start == pytest.approx(UTC, abs=0.01)
+
+
 def test_a_torn_ring_is_read_up_to_where_it_was_torn(video: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "ring-"
     ring = PacketRing(prefix, 60.0, 2**24)
