@@ -33,9 +33,9 @@ class KafkaConnector:
     """Produces each event as JSON, and waits for the delivery reports of a batch.
 
     The key of a message is the source, so that all events of a source are in one partition and stay in order.
-    The producer is idempotent, waits for all in-sync replicas, and stops at the first message that fails: none
-    overtakes it. When a batch fails, its producer is thrown away with all that is still in it. What a broker
-    that did not answer had taken all the same comes again.
+    The producer is idempotent, waits for all in-sync replicas, and stops at the first message that fails:
+    none overtakes it. When a batch fails, its producer is thrown away with all that is still in it. What a
+    broker that did not answer had taken all the same comes again.
 
     Args:
         servers: Bootstrap servers, ``HOST:PORT,HOST:PORT``.
@@ -118,6 +118,7 @@ class KafkaConnector:
                 if not one:
                     break
         if done == len(records):
+            self._trouble = ""
             return
         if _is_of_the_message(error):
             raise RefusedError(error.str(), done=done)
