@@ -86,6 +86,8 @@ class EventLog:
         oldest: The oldest event that is kept.
         first: Number of the first event of this run.
         dropped: Events lost to a full or broken disk before their time.
+        left_open: The last event of each object that an earlier run never ended, for it was killed as a
+            whole; only where this run has just begun.
 
     Raises:
         SinkError: it cannot be written, is none, or is written by another run.
@@ -123,6 +125,7 @@ class EventLog:
         row = self._database.execute("SELECT at_us FROM events ORDER BY sequence DESC LIMIT 1").fetchone()
         self._last_us = int(row[0]) if row else 0
         reserve(self.path)
+        self.left_open: list[dict[str, Any]] = []
         self._begin_run()
         if at_least > self.next:
             self._hole(self.next, at_least - 1)
@@ -228,6 +231,8 @@ class EventLog:
             put_meta(database, "first", str(self.first))
             database.execute("DELETE FROM tickets")
             # Nobody follows the objects of a run that is over.
+            left = database.execute("SELECT record FROM latest WHERE key LIKE 'object/%' ORDER BY sequence")
+            self.left_open = [msgspec.msgpack.decode(record) for (record,) in left]
             database.execute("DELETE FROM latest WHERE key NOT LIKE 'source/%'")
             database.execute("COMMIT")
         self._roll_back()

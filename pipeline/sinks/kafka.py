@@ -203,11 +203,11 @@ class KafkaConnector:
 
 
 class _Log:
-    """Takes what the library logs; what it calls fatal is an answer to us, which `RefusedError` tells."""
+    """Takes what the library logs. What it says of connections and fatal errors, it says to us as well."""
 
     def log(self, level: int, text: str, kind: str, *rest: str) -> None:
         """As `logging.Logger.log`, called by the library."""
-        log.log(logging.DEBUG if kind in ("CONFWARN", "FATAL") else level, text, kind, *rest)
+        log.log(logging.DEBUG if kind in ("CONFWARN", "FAIL", "FATAL") else level, text, kind, *rest)
 
 
 def _report(reports: list[tuple[int, Any]], at: int, error: Any, _: Any) -> None:

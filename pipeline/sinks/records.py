@@ -12,12 +12,16 @@ from pipeline.analytics.tags import tags_of
 from pipeline.messages import Event, ModelSpec, Result, Task
 from pipeline.schemas import VERSION, topic
 
-__all__ = ["OF_THE_RUN", "event_draft", "frame_record", "iso_utc", "label_of", "topic"]
+__all__ = ["OF_THE_RUN", "event_draft", "frame_record", "interrupted_draft", "iso_utc", "label_of", "topic"]
 
 #: In the place of a source, for events that are about none: no source can have that name.
 OF_THE_RUN = "~"
 
 _OPTIONAL = ("label", "track_id", "confidence", "top_confidence")
+#: Of one event, and not of its object.
+_OF_THE_MOMENT = frozenset({
+    "action", "zone", "zones", "dwell_s", "line", "direction", "severity", "ttc_s", "latency_ms",
+})  # fmt: skip
 _AFTER = (
     "duration_s",
     "frames",
@@ -152,6 +156,16 @@ def event_draft(event: Event, run_id: str) -> dict[str, Any]:
     if event.path is not None:
         record["path"] = [[round(at, 3), round(x, 4), round(y, 4)] for at, x, y in event.path]
     return record
+
+
+def interrupted_draft(record: dict[str, Any]) -> dict[str, Any]:
+    """The end of an object of which a run that was killed has left only this record.
+
+    Args:
+        record: The last event of the object.
+    """
+    kept = {key: value for key, value in record.items() if key not in _OF_THE_MOMENT}
+    return kept | {"schema": f"framewire.end/{VERSION}", "type": "end", "reason": "interrupted"}
 
 
 def _plain(value: Any) -> Any:

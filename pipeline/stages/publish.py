@@ -16,7 +16,7 @@ from pipeline.errors import FramewireError
 from pipeline.eventlog.log import EventLog, LogState
 from pipeline.messages import EndOfStream, Event, Message, ModelSpec, Result, Task
 from pipeline.sinks.base import Follower, Publication, Sink
-from pipeline.sinks.records import OF_THE_RUN, event_draft, frame_record
+from pipeline.sinks.records import OF_THE_RUN, event_draft, frame_record, interrupted_draft
 from pipeline.stages.base import STAGES
 from pipeline.stages.latency import Latencies
 from pipeline.stages.openobjects import OpenObjects
@@ -114,6 +114,8 @@ class PublishStage:
             resume = sink.open(spec)
             if resume.next_sequence is not None:
                 self._catch_up(sink, resume.next_sequence)
+        left = [interrupted_draft(record) for record in self._log.left_open]
+        self._write_events(self._log.commit(OF_THE_RUN, "interrupted", 1, left) or ())
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``Result`` and ``EndOfStream`` in; nothing comes out.

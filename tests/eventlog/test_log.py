@@ -183,6 +183,7 @@ def test_the_last_values(path: Path) -> None:
     with EventLog(path, "next") as log, contextlib.closing(log.reader()) as reader:
         left = [msgspec.msgpack.decode(record)["type"] for _, record in reader.latest().records]
         assert left == ["source"], "nobody follows the objects of a run that is over"
+        assert [(r["type"], r["track_id"]) for r in log.left_open] == [("update", 1)], "this one had no end"
 
 
 def test_two_runs_cannot_write_one_log(path: Path) -> None:

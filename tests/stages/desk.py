@@ -74,6 +74,7 @@ class Desk:
         ring: Callable[[str], None] | None = None,
         log: Path | None = None,
         log_class: type[EventLog] = EventLog,
+        run_id: str = "run",
     ) -> None:
         self.sinks = sinks
         self.ledgers = ledgers or {source: make_ledger() for source in sources}
@@ -86,7 +87,7 @@ class Desk:
         self.logs: list[EventLog] = []
 
         def open_log(at_least: int) -> EventLog:
-            self.logs.append(log_class(self.log_path, "run", at_least=at_least))
+            self.logs.append(log_class(self.log_path, run_id, at_least=at_least))
             weakref.finalize(self, kill, self.logs[-1])
             return self.logs[-1]
 
@@ -96,7 +97,7 @@ class Desk:
             pools=self.pools,
             ring=ring or self.rung.append,
             sources=lambda: tuple(self.ledgers),
-            run_id="run",
+            run_id=run_id,
             open_log=open_log,
             open_objects=open_objects,
         )

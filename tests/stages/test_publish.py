@@ -261,6 +261,26 @@ def test_numbers_that_were_given_and_are_not_in_the_log_are_not_given_again(tmp_
         assert reader.page(1).first == 9, "what lies between is no longer kept"
 
 
+def test_objects_of_a_run_that_was_killed_as_a_whole_are_ended_by_the_next(tmp_path: Path) -> None:
+    before = Desk(ListSink(), log=tmp_path / "log")
+    ended = (make_event("start", 1), make_event("end", 1), make_event("start", 2, label="person"))
+    before.give(
+        make_result(0, events=ended), make_result(1, events=(make_event("update", 2, zones=("yard",)),))
+    )
+    before.kill()
+    sink = ListSink()
+    after = Desk(sink, log=tmp_path / "log", run_id="next")
+    (end,) = sink.events
+    assert (end["type"], end["schema"], end["reason"]) == ("end", "framewire.end/1", "interrupted")
+    assert (end["track_id"], end["sequence"], end["id"]) == (2, 5, "next-5")
+    assert end["object_id"] == "run-gate-2", "it is the object of that run"
+    assert "zones" not in end
+    after.kill()
+    last = ListSink()
+    Desk(last, log=tmp_path / "log", run_id="last")
+    assert last.events == [], "once"
+
+
 def test_nothing_is_read_without_a_sink_that_asks() -> None:
     bench = Desk(ListSink())
     list(bench.stage.process(make_result(0, frame=make_frame(0)), no_view))

@@ -141,7 +141,7 @@ class Story:
     def _start(self, *, resume: bool) -> Desk:
         sinks: list[Sink] = []
         for what in ("detections", "events"):
-            sink = FusedSink(self.folder / f"{what}.jsonl", what, resume)
+            sink = FusedSink(self.folder / f"{what}.jsonl", what, resume=resume)
             sink.fuse = self.fuse
             sinks.append(sink)
         FusedPath.fuse = self.fuse

@@ -226,7 +226,7 @@ def absence(path: Path, fuse: Fuse, clock: Clock, *, capture_restarts: bool) -> 
     ledger.fuse = fuse
 
     def desk(*, resume: bool) -> Desk:
-        sink = FusedSink(path, "events", resume)
+        sink = FusedSink(path, "events", resume=resume)
         sink.fuse = fuse
         sinks: tuple[Sink, ...] = (sink,)
         return Desk(*sinks, ledgers={"gate": ledger}, log=path.with_suffix(".log"))
