@@ -21,11 +21,11 @@ class RedisConnector:
     """Appends each event to a stream: ``event`` is the record as JSON, the other fields are to choose by.
 
     Those are ``sequence``, ``id``, ``log``, ``type`` and ``source``. Entries get their ids from the server,
-    which rise however often the event log begins anew (ids made of ``sequence`` would fall back to 0, and Redis
-    would refuse them). One transaction (``MULTI``) holds a batch: all is there, or nothing. A connection that
-    broke leaves open which; so the newest entries are looked at before anything is sent on a new one, and what
-    is among them is not sent again. An event comes twice only if others write to the same stream, and have
-    written ~400 entries in between; ``log`` and ``sequence`` tell.
+    which rise however often the event log begins anew; made of ``sequence`` they would fall back, and Redis
+    would refuse them. One transaction (``MULTI``) holds a batch: all is there, or nothing. Which, a connection
+    that broke has left open; so before anything is sent on a new one, the newest entries are looked at, and
+    what is among them is not sent again. An event comes twice only where others write to the same stream, and
+    wrote hundreds of entries in between; ``log`` and ``sequence`` tell.
 
     Args:
         url: ``redis://HOST:PORT/DB``, ``rediss://…`` or ``unix:///PATH``.
