@@ -9,9 +9,8 @@ import msgspec
 
 from pipeline.errors import ConfigError, SinkError
 from pipeline.messages import ModelSpec
-from pipeline.sinks.appending import AppendFile
+from pipeline.sinks.appending import AppendFile, Rotation
 from pipeline.sinks.base import Publication, Resume
-from pipeline.sinks.rotation import Rotation
 
 __all__ = ["JsonlSink"]
 
@@ -30,12 +29,12 @@ class JsonlSink:
     Args:
         path: The file; folders on the way are made.
         what: ``detections`` (one line per frame) or ``events``.
-        resume: Continue a file of the same run; otherwise an existing one is replaced, or put away if one of
-            ``max_mb`` and ``every_s`` is given.
         max_mb: A file that would be larger is put away; None for any size.
         every_s: It is put away when the wall clock (UTC) comes to a multiple of that; None for never.
         keep: How many old files stay; None for all.
         compress: Old files are compressed with gzip.
+        resume: Continue a file of the same run; otherwise an existing one is replaced, or put away if one of
+            ``max_mb`` and ``every_s`` is given.
 
     Raises:
         ConfigError: ``what`` is neither.
@@ -45,12 +44,11 @@ class JsonlSink:
         self,
         path: str | os.PathLike[str],
         what: Literal["detections", "events"] = "events",
-        resume: bool = False,
-        *,
         max_mb: float | None = None,
         every_s: float | None = None,
         keep: int | None = None,
         compress: bool = False,
+        resume: bool = False,
     ) -> None:
         if what not in ("detections", "events"):
             raise ConfigError(f"a jsonl sink cannot write {what!r}", hint="write 'detections' or 'events'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -136,8 +135,7 @@ class KafkaConnector:
         """See `Connector.close`."""
         if self._producer is not None:
             self._producer.purge()
-            with contextlib.suppress(self._library.KafkaException):
-                self._producer.poll(0)
+            self._producer.poll(0)
             self._producer = None
 
     def _open(self) -> None:
@@ -147,7 +145,7 @@ class KafkaConnector:
             settings["sasl.password"] = password
         self._trouble = ""
         try:
-            self._producer = self._library.Producer(settings | {"error_cb": self._note}, logger=_Log())
+            self._producer = self._library.Producer(settings | {"error_cb": self._note}, logger=log)
         except self._library.KafkaException as error:
             raise UnreachableError(self._said(error.args[0])) from error
 
@@ -179,15 +177,12 @@ class KafkaConnector:
             sent += 1
         deadline = time.monotonic() + self._timeout_s + 1
         while len(reports) < sent and time.monotonic() < deadline:
-            try:
-                self._producer.poll(0.1)
-            except self._library.KafkaException as error:  # It takes nothing more, and has said so of all.
-                log.debug("%s", error)
-                self._producer.purge()
+            self._producer.poll(0.1)
         answers = dict(reports)
         done = next((at for at in range(sent) if at not in answers or answers[at] is not None), sent)
         if done == sent:
             return done, own
+        self._producer.poll(0)
         self.close()
         return done, answers.get(done)
 
@@ -200,14 +195,6 @@ class KafkaConnector:
         # That all brokers are down comes behind the reason, and says less.
         if not self._trouble or error.code() != self._library.KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error.str()
-
-
-class _Log:
-    """Takes what the library logs. What it says of connections and fatal errors, it says to us as well."""
-
-    def log(self, level: int, text: str, kind: str, *rest: str) -> None:
-        """As `logging.Logger.log`, called by the library."""
-        log.log(logging.DEBUG if kind in ("CONFWARN", "FAIL", "FATAL") else level, text, kind, *rest)
 
 
 def _report(reports: list[tuple[int, Any]], at: int, error: Any, _: Any) -> None:

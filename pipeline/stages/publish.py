@@ -114,8 +114,9 @@ class PublishStage:
             resume = sink.open(spec)
             if resume.next_sequence is not None:
                 self._catch_up(sink, resume.next_sequence)
-        left = [interrupted_draft(record) for record in self._log.left_open]
-        self._write_events(self._log.commit(OF_THE_RUN, "interrupted", 1, left) or ())
+        if self._log.left_open:
+            left = [interrupted_draft(record) for record in self._log.left_open]
+            self._write_events(self._log.commit(OF_THE_RUN, "interrupted", 1, left) or ())
 
     def process(self, message: Message, view: ViewArray) -> Iterable[Message]:
         """``Result`` and ``EndOfStream`` in; nothing comes out.
