@@ -28,13 +28,20 @@ SINK_KINDS: dict[str, type[SinkSection]] = {
 }  # fmt: skip
 
 
+def _kinds(value: dict[str, Any]) -> list[str]:
+    """The kinds that an entry names; a key such as `stream` may also be an option of another kind."""
+    named = [key for key in value if key in SINK_KINDS]
+    options = {option for kind in named for option in SINK_KINDS[kind].model_fields}
+    return [kind for kind in named if kind not in options]
+
+
 def _one_kind(value: Any) -> Any:
     if isinstance(value, SinkSection):
         return value
     known = ", ".join(SINK_KINDS)
     if not isinstance(value, dict):
         raise ValueError(f"must be one sink, such as {{jsonl: events.jsonl}}; there are {known}")
-    kinds = [key for key in value if key in SINK_KINDS]
+    kinds = _kinds(value)
     if len(kinds) > 1:
         raise ValueError(f"names {' and '.join(kinds)} at once; give each a list entry (`- `) of its own")
     if not kinds:
@@ -49,7 +56,7 @@ def _one_kind(value: Any) -> Any:
 def _kind(value: Any) -> str | None:
     if isinstance(value, SinkSection):
         return value.kind
-    return next((key for key in value if key in SINK_KINDS), None)
+    return next(iter(_kinds(value)), None)
 
 
 if TYPE_CHECKING:

@@ -227,6 +227,7 @@ class Builder:
             pictures=self._pictures(),
             open_objects=Path(self.plan.run_dir) / "open-objects",
             clips=self._clips(),
+            opened=self._opened,
         )
 
     def _event_log(self, at_least: int) -> EventLog:
@@ -243,7 +244,7 @@ class Builder:
         from pipeline.sinks import build_connector, build_sink
 
         if plan.delivery is None:
-            return build_sink(plan.kind, resume=self.plan.incarnation > 0, **plan.options)
+            return build_sink(plan.kind, resume=self._opened.exists(), **plan.options)
         from pipeline.runtime.admin import ask
         from pipeline.sinks.delivery import Delivery
 
@@ -256,6 +257,11 @@ class Builder:
             **plan.delivery,
         )
 
+    @property
+    def _opened(self) -> Path:
+        """There once the sinks of this run were opened: what they have written is not an earlier run's."""
+        return Path(self.plan.run_dir) / "sinks-open"
+
     def _pictures(self) -> Pictures:
         from pipeline.sinks.snapshots import Snapshots
         from pipeline.stages.pictures import Pictures
@@ -264,7 +270,7 @@ class Builder:
         settings = self.plan.settings
         snapshots = None
         if settings.snapshots:
-            snapshots = Snapshots(settings.snapshots, resume=self.plan.incarnation > 0)
+            snapshots = Snapshots(settings.snapshots, resume=self._opened.exists())
         privacy = Privacy(**settings.privacy) if settings.privacy is not None else None
         return Pictures(privacy, self.scenes.get, snapshots)
 

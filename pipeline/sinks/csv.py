@@ -1,4 +1,7 @@
-"""CSV files of detections or events (RFC 4180), for spreadsheets and data frames."""
+"""CSV files of detections or events, for spreadsheets and data frames.
+
+As RFC 4180 has it, but for lines that end with a line feed alone, so that one who follows the file sees them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from typing import Any, Literal
 
 from pipeline.errors import ConfigError, SinkError
 from pipeline.messages import ModelSpec
-from pipeline.sinks.appending import AppendFile, Rotation
+from pipeline.sinks.appending import AppendFile, FrameRows
 from pipeline.sinks.base import Publication, Resume
+from pipeline.sinks.rotation import Rotation
 
 __all__ = ["DETECTION_COLUMNS", "EVENT_COLUMNS", "CsvSink", "detection_rows", "event_row"]
 
@@ -41,12 +45,14 @@ def event_row(event: dict[str, Any]) -> dict[str, Any]:
     row = {name: event.get(name) for name in EVENT_COLUMNS}
     if event.get("box_xyxy") is not None:
         row |= dict(zip(_BOX, event["box_xyxy"], strict=True))
-    row["zones"] = _SEPARATOR.join(event["zones"]) if event.get("zones") else None
     return row
 
 
 class CsvSink:
     """A row for each object of each frame, or for each event; the first line names the columns.
+
+    Zones are joined by ``;``. Control characters and line breaks within a value are written as Python
+    writes them in a string, so that a row is always one line.
 
     Args:
         path: The file; folders on the way are made.
@@ -55,7 +61,8 @@ class CsvSink:
         every_s: It is put away when the wall clock (UTC) comes to a multiple of that; None for never.
         keep: How many old files stay; None for all.
         compress: Old files are compressed with gzip.
-        resume: Continue a file of the same run.
+        resume: Continue a file of the same run; otherwise an existing one is replaced, or put away if one of
+            ``max_mb`` and ``every_s`` is given.
 
     Raises:
         ConfigError: ``what`` is neither.
@@ -65,6 +72,7 @@ class CsvSink:
         self,
         path: str | os.PathLike[str],
         what: Literal["detections", "events"] = "detections",
+        *,
         max_mb: float | None = None,
         every_s: float | None = None,
         keep: int | None = None,
@@ -80,7 +88,7 @@ class CsvSink:
             path, resume=resume, header=_lines([self._columns]),
             rotation=Rotation(largest, every_s, keep, compress),
         )  # fmt: skip
-        self._next_seq: dict[str, int] = {}
+        self._held = FrameRows()
         self._next_sequence = 0
 
     def open(self, spec: ModelSpec) -> Resume:
@@ -90,19 +98,20 @@ class CsvSink:
             SinkError: it cannot be written, or holds lines that are not ours.
         """
         self._file.open(self._known)
-        return Resume(dict(self._next_seq), self._next_sequence if self._what == "events" else None)
+        return Resume(dict(self._held.next_seq), self._next_sequence if self._what == "events" else None)
 
     def write(self, item: Publication) -> None:
         """Append the rows of one publication, those that an earlier incarnation wrote left out.
 
         Raises:
-            SinkError: the file cannot be written.
+            SinkError: the file cannot be written; a line that was begun is taken back.
         """
         rows: list[dict[str, Any]] = []
         if self._what == "events":
             rows = [event_row(event) for event in item.events if event["sequence"] >= self._next_sequence]
-        elif item.frame is not None and item.frame["seq"] >= self._next_seq.get(item.frame["source"], 0):
-            rows = list(detection_rows(item.frame))
+        elif item.frame is not None:
+            found = list(detection_rows(item.frame))
+            rows = self._held.missing(item.frame["source"], item.frame["seq"], found)
         self._file.append(_lines([row[name] for name in self._columns] for row in rows))
 
     def close(self) -> list[str]:
@@ -112,12 +121,13 @@ class CsvSink:
     def _known(self, number: int, line: bytes) -> None:
         try:
             row = next(csv.reader([line.decode()]))
+            if len(row) != len(self._columns):
+                raise ValueError(f"it has {len(row)} columns, not {len(self._columns)}")
             if self._what == "events":
                 self._next_sequence = max(self._next_sequence, int(row[0]) + 1)
             else:
-                source, seq = row[0], int(row[2])
-                self._next_seq[source] = max(seq + 1, self._next_seq.get(source, 0))
-        except (csv.Error, ValueError, IndexError, StopIteration) as error:
+                self._held.known(row[0], int(row[2]))
+        except (csv.Error, ValueError, StopIteration) as error:
             raise SinkError(
                 f"{self._file.path}:{number} is not a line of framewire {self._what}: {error}",
                 hint="name another file, or move this one away",
@@ -125,12 +135,18 @@ class CsvSink:
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> bytes:
-    """Rows as lines; a line feed within a value would tear a line in two, and becomes a space."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        writer.writerow([value.translate(_NO_BREAKS) if isinstance(value, str) else value for value in row])
+        writer.writerow([_cell(value) for value in row])
     return text.getvalue().encode()
 
 
-_NO_BREAKS = dict.fromkeys((*range(32), 127, 133, 8232, 8233), " ")
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        value = _SEPARATOR.join(value)
+    return value.translate(_ESCAPED) if isinstance(value, str) else value
+
+
+#: What a reader might take for the end of a line, or cannot show.
+_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

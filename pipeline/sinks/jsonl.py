@@ -9,8 +9,9 @@ import msgspec
 
 from pipeline.errors import ConfigError, SinkError
 from pipeline.messages import ModelSpec
-from pipeline.sinks.appending import AppendFile, Rotation
+from pipeline.sinks.appending import AppendFile
 from pipeline.sinks.base import Publication, Resume
+from pipeline.sinks.rotation import Rotation
 
 __all__ = ["JsonlSink"]
 
@@ -44,6 +45,7 @@ class JsonlSink:
         self,
         path: str | os.PathLike[str],
         what: Literal["detections", "events"] = "events",
+        *,
         max_mb: float | None = None,
         every_s: float | None = None,
         keep: int | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ _OF_THE_MESSAGE = (
 )
 #: Errors of a topic that are there to stay until somebody mends them; others pass while it is being made.
 _OF_THE_TOPIC = ("TOPIC_AUTHORIZATION_FAILED", "TOPIC_EXCEPTION")
+
+#: A timeout that is shorter is as long as this.
+_LEAST_S = 1.0
 
 
 class KafkaConnector:
@@ -69,7 +73,8 @@ class KafkaConnector:
         self._library = library("confluent_kafka", "kafka")
         self._servers, self._topic = servers, topic
         self._username, self._password, self._password_file = username, password, password_file
-        self._timeout_s = timeout_s
+        # A producer is not let in before half a second has passed.
+        self._timeout_s = max(_LEAST_S, timeout_s)
         self._settings: dict[str, Any] = {
             "bootstrap.servers": servers,
             "client.id": "framewire",
@@ -79,8 +84,8 @@ class KafkaConnector:
             "linger.ms": 5,
             "compression.type": compression,
             "security.protocol": security,
-            "message.timeout.ms": int(timeout_s * 1000),
-            "socket.connection.setup.timeout.ms": int(max(1.0, timeout_s) * 1000),
+            "message.timeout.ms": int(self._timeout_s * 1000),
+            "socket.connection.setup.timeout.ms": int(self._timeout_s * 1000),
         }
         if ca_file is not None:
             self._settings["ssl.ca.location"] = ca_file
@@ -96,7 +101,7 @@ class KafkaConnector:
         try:
             topics = self._producer.list_topics(self._topic, timeout=self._timeout_s).topics
         except self._library.KafkaException as error:
-            self._producer.poll(0)  # What is behind it comes to `_note` only now.
+            self._listen()
             self.close()
             raise UnreachableError(self._said(error.args[0])) from error
         wrong = topics[self._topic].error
@@ -113,7 +118,10 @@ class KafkaConnector:
         if done < len(records) and len(records) > 1 and self._producer is None and _is_of_the_message(error):
             # A broker refuses all that came together for the sake of one: which, only one by one can tell.
             for at in range(done, len(records)):
-                one, error = self._deliver(records[at : at + 1])
+                try:
+                    one, error = self._deliver(records[at : at + 1])
+                except UnreachableError as lost:
+                    raise UnreachableError(lost.message, done=done) from lost
                 done += one
                 if not one:
                     break
@@ -122,21 +130,37 @@ class KafkaConnector:
             return
         if _is_of_the_message(error):
             raise RefusedError(error.str(), done=done)
+        self._listen()
         said = self._said(error)
         self.close()
         raise UnreachableError(said, done=done)
 
     def check(self) -> None:
         """Let the library say what it has to say while there is nothing to send; see `Listening`."""
-        if self._producer is not None:
+        if self._producer is None:
+            return
+        try:
             self._producer.poll(0)
+        except self._library.KafkaException as error:  # It takes nothing any more.
+            said = self._said(error.args[0])
+            self.close()
+            raise UnreachableError(said) from error
 
     def close(self) -> None:
         """See `Connector.close`."""
         if self._producer is not None:
             self._producer.purge()
-            self._producer.poll(0)
+            with contextlib.suppress(self._library.KafkaException):
+                self._producer.poll(0)
             self._producer = None
+
+    def _listen(self) -> None:
+        """What is behind an error comes to `_note` only when the library is asked."""
+        if self._producer is not None:
+            try:
+                self._producer.poll(0)
+            except self._library.KafkaException as error:
+                self._note(error.args[0])
 
     def _open(self) -> None:
         settings = dict(self._settings)
@@ -145,7 +169,7 @@ class KafkaConnector:
             settings["sasl.password"] = password
         self._trouble = ""
         try:
-            self._producer = self._library.Producer(settings | {"error_cb": self._note}, logger=log)
+            self._producer = self._library.Producer(settings | {"error_cb": self._note}, logger=_Log())
         except self._library.KafkaException as error:
             raise UnreachableError(self._said(error.args[0])) from error
 
@@ -177,12 +201,15 @@ class KafkaConnector:
             sent += 1
         deadline = time.monotonic() + self._timeout_s + 1
         while len(reports) < sent and time.monotonic() < deadline:
-            self._producer.poll(0.1)
+            try:
+                self._producer.flush(0.1)  # Does not linger for more to come, as polling would.
+            except self._library.KafkaException as error:  # It takes nothing more, and has said so of all.
+                self._note(error.args[0])
+                self._producer.purge()
         answers = dict(reports)
         done = next((at for at in range(sent) if at not in answers or answers[at] is not None), sent)
         if done == sent:
             return done, own
-        self._producer.poll(0)
         self.close()
         return done, answers.get(done)
 
@@ -195,6 +222,14 @@ class KafkaConnector:
         # That all brokers are down comes behind the reason, and says less.
         if not self._trouble or error.code() != self._library.KafkaError._ALL_BROKERS_DOWN:
             self._trouble = error.str()
+
+
+class _Log:
+    """Takes what the library logs. What it says of connections and fatal errors, it says to us as well."""
+
+    def log(self, level: int, text: str, kind: str, *rest: str) -> None:
+        """As `logging.Logger.log`, called by the library."""
+        log.log(logging.DEBUG if kind in ("CONFWARN", "FAIL", "FATAL") else level, text, kind, *rest)
 
 
 def _report(reports: list[tuple[int, Any]], at: int, error: Any, _: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import SinkError
 from pipeline.messages import ModelSpec
-from pipeline.sinks.appending import AppendFile, of_source
+from pipeline.sinks.appending import AppendFile, FrameRows, of_source
 from pipeline.sinks.base import Publication, Resume
 
 __all__ = ["MotSink"]
@@ -19,13 +19,14 @@ __all__ = ["MotSink"]
 class MotSink:
     """One row for each tracked object of each frame: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
 
-    Frames are counted from 1 by ``seq``: those that were admitted, whatever was dropped before. ``framewire
-    eval mot`` reads it.
+    Frames are counted from 1: ``frame`` is ``seq`` + 1, which counts the frames that were admitted, without
+    gaps. Frames of the camera that were dropped before have no number, so the truth of a whole recording
+    fits only if none was (files drop none). ``framewire eval mot`` reads it.
 
     Args:
         path: The file; with several sources ``mot.txt`` becomes ``mot-<source>.txt``.
         sources: Names of all sources of the run.
-        resume: Continue the files of the same run.
+        resume: Continue the files of the same run; otherwise existing ones are replaced.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class MotSink:
     ) -> None:
         self._path, self._sources, self._resume = path, tuple(sources), resume
         self._files: dict[str, AppendFile] = {}
-        self._next_seq: dict[str, int] = {}
+        self._held = FrameRows()
 
     def open(self, spec: ModelSpec) -> Resume:
         """Create or continue the files.
@@ -43,26 +44,25 @@ class MotSink:
         """
         for source in self._sources:
             self._file(source)
-        return Resume(dict(self._next_seq))
+        return Resume(dict(self._held.next_seq))
 
     def write(self, item: Publication) -> None:
         """Append the rows of one frame.
 
         Raises:
-            SinkError: the file cannot be written.
+            SinkError: the file cannot be written; a line that was begun is taken back.
         """
-        frame = item.frame
-        if frame is None or frame["seq"] < self._next_seq.get(frame["source"], 0):
+        if item.frame is None:
             return
+        source, seq = item.frame["source"], item.frame["seq"]
+        file = self._file(source)
         rows = []
-        for found in frame["detections"]:
+        for found in item.frame["detections"]:
             if "track_id" in found:
                 x1, y1, x2, y2 = found["box_xyxy"]
                 place = f"{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f}"
-                rows.append(
-                    f"{frame['seq'] + 1},{found['track_id']},{place},{found['confidence']:.4f},-1,-1,-1\n"
-                )
-        self._file(frame["source"]).append("".join(rows).encode())
+                rows.append(f"{seq + 1},{found['track_id']},{place},{found['confidence']:.4f},-1,-1,-1\n")
+        file.append("".join(self._held.missing(source, seq, rows)).encode())
 
     def close(self) -> list[str]:
         """Close the files and name them."""
@@ -73,11 +73,10 @@ class MotSink:
         if file is None:
             several = self._sources if source in self._sources else (*self._sources, source)
             file = AppendFile(of_source(self._path, source, several), resume=self._resume)
-            self._files[source] = file
 
             def known(number: int, line: bytes) -> None:
                 try:
-                    self._next_seq[source] = max(self._next_seq.get(source, 0), int(line.split(b",")[0]))
+                    self._held.known(source, int(line.split(b",")[0]) - 1)
                 except ValueError as error:
                     raise SinkError(
                         f"{file.path}:{number} is no line of MOTChallenge results",
@@ -85,4 +84,5 @@ class MotSink:
                     ) from error
 
             file.open(known)
+            self._files[source] = file
         return file

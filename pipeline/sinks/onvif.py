@@ -1,7 +1,7 @@
 """Metadata as ONVIF cameras send it: a ``tt:MetadataStream`` for each source.
 
-Elements and coordinates: ONVIF Analytics Service Specification, section "Scene Description", and the schema
-``http://www.onvif.org/ver10/schema``: x and y from -1 to 1, y upwards.
+Elements and coordinates: ONVIF Analytics Service Specification 21.06, section "Scene Description", and the
+schema ``http://www.onvif.org/ver10/schema``: x and y from -1 to 1, y upwards.
 """
 
 from __future__ import annotations
@@ -26,12 +26,22 @@ _FOOTER = "</tt:MetadataStream>\n"
 _SEQ = re.compile(rb"<!-- seq (\d+) -->\n$")
 # XML 1.0 has no such characters, escaped or not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_VEHICLES = {name.lower(): name for name in ("Bicycle", "Bus", "Car", "Motorcycle", "Truck")}
+#: ONVIF's words for labels of COCO, by which a VMS searches.
+_CLASSES = {
+    "person": "Human",
+    **dict.fromkeys((*_VEHICLES, "train", "airplane", "boat"), "Vehicle"),
+    **dict.fromkeys(
+        ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"), "Animal"
+    ),
+}
 
 
 def frame_element(frame: dict[str, Any]) -> str:
     """A frame record as one line of XML: ``tt:VideoAnalytics`` with a ``tt:Frame`` and its objects.
 
-    ``ObjectId`` is the track; an object without one has none. Boxes are normalised to -1..1, y upwards.
+    ``ObjectId`` is the track; an object without one has none. Boxes are normalised to -1..1, y upwards. The
+    class is ONVIF's word where there is one (``Human``, ``Vehicle``, ``Animal``), then the label itself.
     """
     objects = "".join(_object(found) for found in frame["detections"])
     time = quoteattr(frame["captured_at"])
@@ -45,23 +55,28 @@ def _object(found: dict[str, Any]) -> str:
     x1, y1, x2, y2 = found["box_normalized"]
     left, top, right, bottom = 2 * x1 - 1, 1 - 2 * y1, 2 * x2 - 1, 1 - 2 * y2
     number = f' ObjectId="{found["track_id"]}"' if "track_id" in found else ""
-    label = escape(_FORBIDDEN.sub("?", found["label"]))
+    likelihood = f'<tt:Type Likelihood="{found["confidence"]:.4f}">'
+    words = [word for word in (_CLASSES.get(found["label"]), found["label"]) if word is not None]
+    types = "".join(f"{likelihood}{escape(_FORBIDDEN.sub('?', word))}</tt:Type>" for word in words)
+    vehicle = _VEHICLES.get(found["label"])
+    info = f"<tt:VehicleInfo>{likelihood}{vehicle}</tt:Type></tt:VehicleInfo>" if vehicle else ""
     return (
         f"<tt:Object{number}><tt:Appearance><tt:Shape>"
         f'<tt:BoundingBox left="{left:.6f}" top="{top:.6f}" right="{right:.6f}" bottom="{bottom:.6f}"/>'
         f'<tt:CenterOfGravity x="{(left + right) / 2:.6f}" y="{(top + bottom) / 2:.6f}"/>'
-        f'</tt:Shape><tt:Class><tt:Type Likelihood="{found["confidence"]:.4f}">{label}</tt:Type></tt:Class>'
-        "</tt:Appearance></tt:Object>"
+        f"</tt:Shape><tt:Class>{types}</tt:Class>{info}</tt:Appearance></tt:Object>"
     )
 
 
 class OnvifSink:
     """A line of XML for each frame that succeeded, between the first line and the last, which `close` writes.
 
+    What is cut anywhere is whole again with ``</tt:MetadataStream>`` after its last whole line.
+
     Args:
         path: The file; with several sources ``metadata.xml`` becomes ``metadata-<source>.xml``.
         sources: Names of all sources of the run.
-        resume: Continue the files of the same run.
+        resume: Continue the files of the same run; otherwise existing ones are replaced.
     """
 
     def __init__(
@@ -90,8 +105,9 @@ class OnvifSink:
         frame = item.frame
         if frame is None or frame["status"] != "ok":
             return
+        file = self._file(frame["source"])
         if frame["seq"] >= self._next_seq.get(frame["source"], 0):
-            self._file(frame["source"]).append(frame_element(frame).encode())
+            file.append(frame_element(frame).encode())
 
     def close(self) -> list[str]:
         """Write the last lines, close the files and name them.
@@ -113,9 +129,12 @@ class OnvifSink:
             file = AppendFile(
                 of_source(self._path, source, several), resume=self._resume, header=_HEADER.encode()
             )
-            self._files[source] = file
+            ends: list[int] = []
 
             def known(number: int, line: bytes) -> None:
+                if line == _FOOTER.encode():  # It was killed when it had closed the file.
+                    ends.append(file.size)
+                    return
                 match = _SEQ.search(line)
                 if match is None:
                     raise SinkError(
@@ -125,4 +144,7 @@ class OnvifSink:
                 self._next_seq[source] = max(self._next_seq.get(source, 0), int(match[1]) + 1)
 
             file.open(known)
+            self._files[source] = file
+            if ends:
+                file.cut(ends[0])
         return file

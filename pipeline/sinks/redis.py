@@ -13,13 +13,19 @@ from pipeline.sinks.connector import Session, UnreachableError
 
 __all__ = ["RedisConnector"]
 
+#: So many entries are looked at: twice the most that a batch has.
+_LOOK_BACK = 400
+
 
 class RedisConnector:
     """Appends each event to a stream: ``event`` is the record as JSON, the other fields are to choose by.
 
     Those are ``sequence``, ``id``, ``log``, ``type`` and ``source``. Entries get their ids from the server,
-    which rise however often the event log begins anew; who must not see an event twice goes by ``log`` and
-    ``sequence``. To keep resends rare, one transaction (``MULTI``) holds a batch: all is there, or nothing.
+    which rise however often the event log begins anew; made of ``sequence`` they would fall back, and Redis
+    would refuse them. One transaction (``MULTI``) holds a batch: all is there, or nothing. A connection that
+    broke has left open which; so before anything is sent on a new one, the newest entries are looked at, and
+    what is among them is not sent again. An event comes twice only where others write to the same stream, and
+    wrote hundreds of entries in between; ``log`` and ``sequence`` tell.
 
     Args:
         url: ``redis://HOST:PORT/DB``, ``rediss://…`` or ``unix:///PATH``.
@@ -54,6 +60,7 @@ class RedisConnector:
         self._ca_file, self._timeout_s = ca_file, timeout_s
         self._client: Any = None
         self._log_id = ""
+        self._unsure = True
 
     def connect(self, session: Session) -> None:
         """See `Connector.connect`."""
@@ -69,26 +76,31 @@ class RedisConnector:
         }
         if not self._url.startswith("unix:"):
             options["socket_connect_timeout"] = self._timeout_s
-        if self._ca_file is not None:
-            options["ssl_ca_certs"] = self._ca_file
-        self._client = self._library.Redis.from_url(self._url, **options)
+        if self._url.startswith("rediss:"):
+            options |= {"ssl_ca_certs": self._ca_file, "ssl_check_hostname": True}
         try:
+            self._client = self._library.Redis.from_url(self._url, **options)
             self._client.ping()
         except (self._library.RedisError, OSError, ValueError) as error:
             self.close()
             raise UnreachableError(f"cannot connect to {self._url}: {error}") from error
+        self._unsure = True
 
     def send(self, records: Sequence[dict[str, Any]]) -> None:
         """See `Connector.send`."""
-        pipeline = self._client.pipeline(transaction=True)
-        for record in records:
-            fields = {
-                "sequence": record["sequence"], "id": record["id"], "log": self._log_id,
-                "type": record["type"], "source": record["source"],
-                "event": msgspec.json.encode(record),
-            }  # fmt: skip
-            pipeline.xadd(self._stream, fields, maxlen=self._max_length, approximate=True)
         try:
+            there = self._newest() if self._unsure else set()
+            self._unsure = False
+            pipeline = self._client.pipeline(transaction=True)
+            for record in records:
+                if str(record["sequence"]).encode() in there:
+                    continue
+                fields = {
+                    "sequence": record["sequence"], "id": record["id"], "log": self._log_id,
+                    "type": record["type"], "source": record["source"],
+                    "event": msgspec.json.encode(record),
+                }  # fmt: skip
+                pipeline.xadd(self._stream, fields, maxlen=self._max_length, approximate=True)
             pipeline.execute()
         except (self._library.RedisError, OSError) as error:
             # There is nothing in an event that Redis could refuse: full, read-only, the key is no stream ...
@@ -102,3 +114,13 @@ class RedisConnector:
             with contextlib.suppress(self._library.RedisError, OSError):
                 self._client.close()
             self._client = None
+
+    def _newest(self) -> set[bytes]:
+        """Which events of our log are among the newest entries, by their ``sequence``."""
+        entries: Any = self._client.xrevrange(self._stream, count=_LOOK_BACK)
+        ours = self._log_id.encode()
+        return {
+            fields[b"sequence"]
+            for _, fields in entries
+            if fields.get(b"log") == ours and b"sequence" in fields
+        }

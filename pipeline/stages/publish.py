@@ -52,6 +52,8 @@ class PublishStage:
         open_objects: File of the run that holds the objects still open, so that they get their end even if
             this process and then their tracker are killed; None to keep them in memory only.
         clips: Cuts video of what happens; None for nobody.
+        opened: A file of the run that is there once all sinks were opened: from then on they are resumed. One
+            that was killed before has only what is of an earlier run.
     """
 
     name = "publish"
@@ -70,6 +72,7 @@ class PublishStage:
         pictures: Pictures | None = None,
         open_objects: Path | None = None,
         clips: Clips | None = None,
+        opened: Path | None = None,
     ) -> None:
         self._sinks = tuple(sinks)
         self._ledger_of = ledger_of
@@ -82,6 +85,7 @@ class PublishStage:
         self._pictures = pictures or Pictures()
         self._open_objects = open_objects
         self._clips = clips
+        self._opened = opened
         self._spec: ModelSpec | None = None
         self._order: dict[str, InOrder[Result | EndOfStream]] = {}
         self._watches: dict[str, SourceWatch] = {}
@@ -114,6 +118,8 @@ class PublishStage:
             resume = sink.open(spec)
             if resume.next_sequence is not None:
                 self._catch_up(sink, resume.next_sequence)
+        if self._opened is not None:
+            self._opened.touch()
         if self._log.left_open:
             left = [interrupted_draft(record) for record in self._log.left_open]
             self._write_events(self._log.commit(OF_THE_RUN, "interrupted", 1, left) or ())

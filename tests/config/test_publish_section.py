@@ -56,3 +56,11 @@ def test_the_publisher_agrees_on_what_is_local(address: str) -> None:
         with pytest.raises(ConfigError, match="other hosts can reach"):
             from_mapping({"publish": [entry]}, "test")
     from_mapping({"publish": [{**entry, "insecure": True}]}, "test")
+
+
+@pytest.mark.parametrize(
+    "entry", [{"redis": "redis://10.0.0.5", "stream": "x"}, {"stream": "X", "nats": "nats://10.0.0.5"}]
+)
+def test_an_option_may_be_called_like_a_kind(entry: dict[str, Any]) -> None:
+    (sink,) = from_mapping({"publish": [entry]}, "test").publish
+    assert sink.kind in ("redis", "nats")

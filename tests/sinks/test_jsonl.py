@@ -178,18 +178,3 @@ def test_rotation_keeps_whole_lines_and_all_of_them(tmp_path: Path) -> None:
     again.close()
     assert path.read_bytes() == b"", "a new run begins a new file"
     assert len(list(tmp_path.glob("events.*.jsonl*"))) == len(old) + 1, "and the old one is kept"
-
-
-def test_resumed_right_after_rotation_it_knows_from_the_old_file_how_far_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    first = JsonlSink(path, every_s=3600)
-    first.open(SPEC)
-    first.write(end_of_stream(make_event_row(0), make_event_row(1)))
-    first._file._put_away()
-    path.touch()
-    first.close()
-    second = JsonlSink(path, every_s=3600, resume=True)
-    assert second.open(SPEC) == Resume({}, 2)
-    second.write(end_of_stream(make_event_row(1), make_event_row(2)))
-    second.close()
-    assert [row["sequence"] for row in rows(path)] == [2]

@@ -12,10 +12,21 @@ from pipeline.config.sinks.base import LoginSink, Secret, without_login
 
 __all__ = ["KafkaSink", "NatsSink", "RedisSink"]
 
-_HOSTS = re.compile(r"[^\s,@/:]+(:\d+)?(,[^\s,@/:]+(:\d+)?)*|\[[^\]\s]+\](:\d+)?")
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s\[\],@/:?#]+)(?::\d+)?"
+_HOSTS = re.compile(rf"{_HOST}(,{_HOST})*")
+_NATS = re.compile(rf"(nats|tls)://{_HOST}/?")
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _KAFKA_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_STREAM = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_REDIS = re.compile(rf"rediss?://{_HOST}(/\d*)?|unix:///[^\s@?]+(\?db=\d+)?")
+_PORT = re.compile(r":(\d+)(?=[/,]|$)")
 _Timeout = Annotated[Seconds, Field(gt=0)]
+
+
+def _ports_fit(value: str) -> None:
+    for port in _PORT.findall(value):
+        if not 0 < int(port) < 65536:
+            raise ValueError(f"must have ports from 1 to 65535, and has {port}")
 
 
 class KafkaSink(LoginSink):
@@ -43,14 +54,17 @@ class KafkaSink(LoginSink):
     @field_validator("servers")
     @classmethod
     def _servers(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("has a login in it; write HOST:PORT, and give username: and password:")
         if _HOSTS.fullmatch(value) is None:
             raise ValueError("must be servers, such as 10.0.0.5:9092 or one:9092,two:9092")
+        _ports_fit(value)
         return value
 
     @field_validator("topic")
     @classmethod
     def _topic(cls, value: str) -> str:
-        if _KAFKA_TOPIC.fullmatch(value) is None:
+        if _KAFKA_TOPIC.fullmatch(value) is None or value in (".", ".."):
             raise ValueError("must be a topic of letters, digits, `.`, `_` and `-`")
         return value
 
@@ -60,6 +74,10 @@ class KafkaSink(LoginSink):
             raise ValueError(
                 "needs a username with security: sasl_… and has none without; write both, or neither"
             )
+        if self.username is not None and self.password is None and self.password_file is None:
+            raise ValueError("has a username and no password; add password: or password_file:")
+        if self.ca_file is not None and not self.security.endswith("ssl"):
+            raise ValueError("has a ca_file and no TLS; write security: ssl, or sasl_ssl with a username")
         return self
 
 
@@ -82,13 +100,24 @@ class NatsSink(LoginSink):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        return without_login(value, ("nats", "tls"), "nats://10.0.0.5:4222")
+        without_login(value, ("nats", "tls"), "nats://10.0.0.5:4222")
+        if _NATS.fullmatch(value) is None:
+            raise ValueError("must be nats://HOST:PORT or tls://HOST:PORT")
+        _ports_fit(value)
+        return value
 
-    @field_validator("subject", "stream")
+    @field_validator("subject")
     @classmethod
     def _words(cls, value: str) -> str:
         if _SUBJECT.fullmatch(value) is None:
             raise ValueError("must be of letters, digits, `_` and `-`, with `.` between")
+        return value
+
+    @field_validator("stream")
+    @classmethod
+    def _word(cls, value: str) -> str:
+        if _STREAM.fullmatch(value) is None:
+            raise ValueError("must be a name of letters, digits, `_` and `-`, such as FRAMEWIRE")
         return value
 
     @model_validator(mode="after")
@@ -118,6 +147,16 @@ class RedisSink(LoginSink):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        if re.fullmatch(r"unix:///[^\s@]+", value):
-            return value
-        return without_login(value, ("redis", "rediss"), "redis://10.0.0.5:6379/0")
+        if not value.startswith("unix:"):
+            without_login(value, ("redis", "rediss"), "redis://10.0.0.5:6379/0")
+        if _REDIS.fullmatch(value) is None:
+            # What follows a `?` would be options of the library, a password among them.
+            raise ValueError("must be redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH?db=DB")
+        _ports_fit(value.partition("unix:")[0])
+        return value
+
+    @model_validator(mode="after")
+    def _certificates_fit(self) -> Self:
+        if self.ca_file is not None and not self.url.startswith("rediss:"):
+            raise ValueError("has a ca_file and no TLS; write rediss://HOST:PORT/DB")
+        return self
