@@ -75,6 +75,7 @@ class Desk:
         log: Path | None = None,
         log_class: type[EventLog] = EventLog,
         run_id: str = "run",
+        opened: Path | None = None,
     ) -> None:
         self.sinks = sinks
         self.ledgers = ledgers or {source: make_ledger() for source in sources}
@@ -100,6 +101,7 @@ class Desk:
             run_id=run_id,
             open_log=open_log,
             open_objects=open_objects,
+            opened=opened,
         )
         self.stage.open()
         self.stage.begin(SPEC)

@@ -281,6 +281,20 @@ def test_objects_of_a_run_that_was_killed_as_a_whole_are_ended_by_the_next(tmp_p
     assert last.events == [], "once"
 
 
+def test_that_sinks_are_open_is_written_down_when_all_are(tmp_path: Path) -> None:
+    """Before that, what is in their files is an earlier run's."""
+
+    class Unwritable(ListSink):
+        def open(self, spec: Any) -> Resume:
+            raise SinkError("no such disk")
+
+    with pytest.raises(SinkError, match="no such disk"):
+        Desk(ListSink(), Unwritable(), opened=tmp_path / "open")
+    assert not (tmp_path / "open").exists()
+    Desk(ListSink(), opened=tmp_path / "open")
+    assert (tmp_path / "open").exists()
+
+
 def test_nothing_is_read_without_a_sink_that_asks() -> None:
     bench = Desk(ListSink())
     list(bench.stage.process(make_result(0, frame=make_frame(0)), no_view))
